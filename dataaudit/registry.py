@@ -1,0 +1,178 @@
+"""Checks and signals: how they are declared, found and selected.
+
+A check is a function in ``dataaudit/checks/``, a signal a function in ``dataaudit/signals/``. Their positional
+parameters name what they need, their keyword-only parameters are their settings, and the first line of a check's
+docstring is the sentence that a user reads. Nothing else has to be edited to add one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, TypeVar
+
+from dataaudit.errors import InputError, nearest
+from dataaudit.types import Check, Level, Tables
+
+__all__ = ["INPUTS", "Signal", "check", "checks", "select", "signal", "signals", "with_settings"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+INPUTS = {"pred_probs": "out-of-sample probabilities of the user's own model"}
+"""What a user may hand to an audit besides the dataset; a signal of the same name is replaced by it."""
+
+SWEPT = {
+    "image_properties": "one row an image: size, mode and properties of the pixels",
+    "embeddings": "one row an image that can be decoded: features of the backbone",
+    "phash": "perceptual hash of each image that can be decoded",
+    "image_errors": "reason why a file can't be decoded, for those that can't",
+}
+"""Signals that the sweep over the images provides."""
+
+_checks: dict[str, Check] = {}
+_signals: dict[str, Signal] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signal:
+    """Something computed once that checks need.
+
+    Attributes:
+        name: name of the function.
+        needs: names of its positional parameters.
+        settings: its keyword-only parameters with their defaults.
+        run: the function.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    settings: Mapping[str, Any]
+    run: Callable[..., Any]
+
+
+def check(code: str, *, level: Level) -> Callable[[Function], Function]:
+    """Declare the function below as the check `code`."""
+    if not re.fullmatch(r"[A-Z]{3}\d{3}", code):
+        raise InputError(f"The check code {code!r} is not three letters and three digits.")
+
+    def declare(function: Function) -> Function:
+        needs, settings = _parameters(function)
+        text = inspect.getdoc(function) or ""
+        if not text:
+            raise InputError(f"{code} {function.__name__} has no docstring; its first line is what a user reads.")
+        if code in _checks and _checks[code].run.__qualname__ != function.__qualname__:
+            raise InputError(f"{code} is both {_checks[code].name} and {function.__name__}.")
+        _checks[code] = Check(
+            code=code, name=function.__name__, level=level, needs=needs, settings=settings, run=function,
+            summary=text.splitlines()[0], explain=text,
+        )  # fmt: skip
+        return function
+
+    return declare
+
+
+def signal(function: Function) -> Function:
+    """Declare the function below as the signal that it is named after."""
+    needs, settings = _parameters(function)
+    name = function.__name__
+    _signals[name] = Signal(name=name, needs=needs, settings=settings, run=function)
+    return function
+
+
+def checks() -> Mapping[str, Check]:
+    """Every check by code, in the order of the codes.
+
+    Raises:
+        InputError: a check or signal needs what nothing provides, such as a misspelt signal.
+    """
+    _discover()
+    return {code: _checks[code] for code in sorted(_checks)}
+
+
+def signals() -> Mapping[str, Signal]:
+    """Every computed signal by name."""
+    _discover()
+    return dict(_signals)
+
+
+def select(select: Iterable[str] = (), ignore: Iterable[str] = ()) -> tuple[Check, ...]:
+    """The checks whose code begins with one of `select` and with none of `ignore`.
+
+    Args:
+        select: codes or prefixes, such as ``LBL`` or ``DUP001``; empty selects every check.
+        ignore: codes or prefixes to leave out; the longer prefix wins over `select`, as in other linters.
+
+    Raises:
+        InputError: a prefix that no check's code begins with.
+    """
+    known = checks()
+    chosen, left_out = tuple(select), tuple(ignore)
+    for prefix in (*chosen, *left_out):
+        if not prefix or not any(code.startswith(prefix) for code in known):
+            raise InputError(f"No check's code begins with {prefix!r}. {nearest(prefix, known)}")
+
+    def longest(code: str, prefixes: tuple[str, ...]) -> int:
+        return max((len(prefix) for prefix in prefixes if code.startswith(prefix)), default=0)
+
+    return tuple(
+        found
+        for code, found in known.items()
+        if (not chosen or longest(code, chosen)) and longest(code, left_out) <= longest(code, chosen) * bool(chosen)
+    )
+
+
+def with_settings(found: Check | Signal, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a check or signal, with the user's in place of its defaults.
+
+    Raises:
+        InputError: a setting that it doesn't have, or of another type.
+    """
+    name = found.code if isinstance(found, Check) else found.name
+    values = dict(found.settings)
+    for key, value in settings.items():
+        key = key.replace("-", "_")
+        if key not in values:
+            raise InputError(f"{name} has no setting {key!r}. {nearest(key, values)}")
+        default = values[key]
+        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if default is not None and type(value) is not type(default):
+            raise InputError(
+                f"{name}: {key} = {value!r} is a {type(value).__name__}; expected a {type(default).__name__}, "
+                f"as its default {default!r}."
+            )
+        values[key] = value
+    return values
+
+
+@cache
+def _discover() -> None:
+    import dataaudit.checks
+    import dataaudit.signals
+
+    for package in (dataaudit.signals, dataaudit.checks):
+        for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+            importlib.import_module(module.name)
+    provided = {*INPUTS, *SWEPT, *_signals, *(field.name for field in dataclasses.fields(Tables))}
+    for found in (*_checks.values(), *_signals.values()):
+        for need in found.needs:
+            if need not in provided:
+                raise InputError(f"{found.name} needs {need!r}, which nothing provides. {nearest(need, provided)}")
+
+
+def _parameters(function: Callable[..., Any]) -> tuple[tuple[str, ...], dict[str, Any]]:
+    needs, settings = [], {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            if parameter.default is parameter.empty:
+                raise InputError(f"The setting {name} of {function.__name__} has no default.")
+            settings[name] = parameter.default
+        else:
+            needs.append(name)
+    return tuple(needs), settings

@@ -1,0 +1,329 @@
+"""The central types. All frozen and keyword-only; they validate, and hold no logic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from dataaudit.errors import InputError
+
+__all__ = [
+    "Check",
+    "Decision",
+    "Finding",
+    "Fix",
+    "Locator",
+    "Neighbors",
+    "Outcome",
+    "Report",
+    "Source",
+    "Tables",
+]
+
+Level = Literal["image", "object", "class", "dataset"]
+Verdict = Literal["accept", "keep", "other", "skip"]
+Op = Literal["relabel", "drop", "merge"]
+
+VERDICTS: tuple[Verdict, ...] = ("accept", "keep", "other", "skip")
+OPS: tuple[Op, ...] = ("relabel", "drop", "merge")
+IMAGE_COLUMNS = ("filepath", "width", "height", "split", "digest")
+LABEL_COLUMNS = ("sample_id", "name", "geometry", "locator")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Locator:
+    """Where a label stands in its source.
+
+    Attributes:
+        file: path relative to the dataset's root, with forward slashes.
+        item: line number of the record (from 1), annotation id or object number; None where the file is the label.
+        field: column or key.
+
+    >>> str(Locator(file="labels.csv", item=17, field="label"))
+    'labels.csv:17:label'
+    """
+
+    file: str
+    item: int | str | None = None
+    field: str | None = None
+
+    def __str__(self) -> str:
+        return ":".join(str(part) for part in (self.file, self.item, self.field) if part is not None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a dataset was loaded from.
+
+    Attributes:
+        format: name of the format, a module of ``dataaudit.formats``.
+        root: folder that sample ids are relative to; None for a dataset that lives in FiftyOne alone.
+        path: what was loaded: the folder, the manifest file, or the name of the FiftyOne dataset.
+        anchor: folder that holds ``.dataaudit``, and ``.git`` and ``.dvc`` when they are made.
+        options: settings of the format, such as the name of the label column or field.
+    """
+
+    format: str
+    root: Path | None
+    path: str
+    anchor: Path
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tables:
+    """A dataset as tables, the form in which everything is computed.
+
+    Attributes:
+        images: index ``sample_id``; columns ``filepath`` (absolute), ``width`` and ``height`` (pixels, as shown after
+            EXIF rotation; <NA> before the sweep), ``split`` (None where there is none), ``digest`` (MD5 of the file's
+            bytes, as DVC names content; None before the sweep).
+        labels: index ``label_id``; columns ``sample_id``, ``name`` (class; None for an unlabeled image), ``geometry``
+            (None for a class label), ``locator``.
+        predictions: the user's predictions, or None.
+        classes: names of the classes, sorted.
+        task: ``"classification"``.
+        source: where the tables came from; None when they were made by hand.
+    """
+
+    images: pd.DataFrame
+    labels: pd.DataFrame
+    classes: tuple[str, ...]
+    predictions: pd.DataFrame | None = None
+    task: str = "classification"
+    source: Source | None = None
+
+    def __post_init__(self) -> None:
+        for name, table, columns in (("images", self.images, IMAGE_COLUMNS), ("labels", self.labels, LABEL_COLUMNS)):
+            missing = [column for column in columns if column not in table.columns]
+            if missing:
+                raise InputError(
+                    f"Tables.{name} has no column {', '.join(map(repr, missing))}; it has {list(table.columns)}.",
+                    fix=f"Tables.{name} needs the columns {', '.join(columns)}.",
+                )
+            if not table.index.is_unique:
+                twice = table.index[table.index.duplicated()][0]
+                raise InputError(f"Tables.{name} has the id {twice!r} more than once; ids must be unique.")
+        unknown = self.labels["sample_id"][~self.labels["sample_id"].isin(self.images.index)]
+        if len(unknown):
+            raise InputError(f"Tables.labels names the sample {unknown.iloc[0]!r}, which Tables.images doesn't have.")
+        strange = set(self.labels["name"].dropna()) - set(self.classes)
+        if strange:
+            raise InputError(
+                f"Tables.labels has the class {sorted(strange)[0]!r}, which Tables.classes doesn't name."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neighbors:
+    """Nearest neighbours of each image, itself left out.
+
+    Attributes:
+        ids: (n,) sample ids.
+        indices: (n, k) int64 positions in `ids`, nearest first.
+        similarities: (n, k) float32 cosine similarities in [-1, 1], in the same order.
+    """
+
+    ids: pd.Index
+    indices: np.ndarray[Any, np.dtype[np.int64]]
+    similarities: np.ndarray[Any, np.dtype[np.float32]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fix:
+    """One reversible edit.
+
+    Attributes:
+        op: ``relabel`` (the label becomes `new`), ``drop`` (the sample leaves the dataset) or ``merge`` (the sample
+            leaves it in favour of the sample `new`, which shows the same image).
+        sample_id: the sample that is edited.
+        label_id: the label that is edited.
+        locator: where the label stands in its source.
+        old: the class that the source must still hold; None for an unlabeled sample.
+        new: the new class, the sample kept in a merge, or None for a drop.
+    """
+
+    op: Op
+    sample_id: str
+    label_id: str
+    locator: Locator
+    old: str | None
+    new: str | None
+
+    def __post_init__(self) -> None:
+        if self.op not in OPS:
+            raise InputError(f"Fix.op is {self.op!r}; expected one of {', '.join(OPS)}.")
+        if (self.new is None) != (self.op == "drop"):
+            raise InputError(f"A {self.op} fix of {self.sample_id} has new={self.new!r}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a check found.
+
+    Attributes:
+        score: one float in [0, 1] for each item it looked at, 0 surely wrong and 1 surely fine; the index holds the
+            items' ids (sample ids, label ids or class names, by the check's level).
+        flagged: one bool an item, same index.
+        probability: calibrated chance that each item is a real error, same index, or None.
+        evidence: a table whose index holds at least the flagged items; its column ``message`` is the sentence that a
+            person reads, ``suggested`` the class or sample suggested, ``group`` joins items that belong together.
+        fixes: proposed fix for each item that has one.
+    """
+
+    score: pd.Series[float]
+    flagged: pd.Series[bool]
+    probability: pd.Series[float] | None = None
+    evidence: pd.DataFrame | None = None
+    fixes: Mapping[str, Fix] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.score.index.equals(self.flagged.index):
+            raise InputError(
+                f"Outcome.score has {len(self.score)} items and Outcome.flagged {len(self.flagged)}; "
+                "both need the same index."
+            )
+        values = self.score.to_numpy(dtype=float)
+        if len(values) and not (np.nanmin(values) >= 0 and np.nanmax(values) <= 1 and not np.isnan(values).any()):
+            raise InputError(f"Outcome.score reaches from {values.min()} to {values.max()}; expected [0, 1].")
+        if self.evidence is not None:
+            missing = self.flagged.index[self.flagged.to_numpy(dtype=bool)].difference(self.evidence.index)
+            if len(missing):
+                raise InputError(f"Outcome.evidence lacks the flagged item {missing[0]!r}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """A check as the registry knows it.
+
+    Attributes:
+        code: three letters and three digits, such as ``LBL001``.
+        name: name of the function, the defect it looks for.
+        level: what its items are.
+        needs: names of its positional parameters: fields of `Tables`, signals or inputs of the user.
+        settings: its keyword-only parameters with their defaults.
+        run: the function.
+        summary: first line of its docstring.
+        explain: the whole docstring.
+    """
+
+    code: str
+    name: str
+    level: Level
+    needs: tuple[str, ...]
+    settings: Mapping[str, Any]
+    run: Callable[..., Outcome]
+    summary: str
+    explain: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One flagged item.
+
+    Attributes:
+        key: names the finding over audits; it changes with the image, the given label and the suggestion.
+        code: code of the check.
+        item_id: what is flagged: a sample, a label or a class.
+        sample_id: the image to look at; None for a finding about a class or the dataset.
+        score: in [0, 1], 0 surely wrong.
+        probability: calibrated chance that it is a real error, or None.
+        message: the sentence that a person reads.
+        given: the class in the source, or None.
+        suggested: the class or sample suggested, or None.
+        evidence: further figures, ready for JSON.
+        fix: the proposed fix, or None.
+        decision: the latest verdict of a person, or None.
+    """
+
+    key: str
+    code: str
+    item_id: str
+    sample_id: str | None
+    score: float
+    probability: float | None
+    message: str
+    given: str | None = None
+    suggested: str | None = None
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    fix: Fix | None = None
+    decision: Verdict | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """A person's verdict on a finding.
+
+    Attributes:
+        finding: key of the finding.
+        verdict: ``accept`` the proposed fix, ``keep`` the label as it is, ``other`` (another class, in `fix`), or
+            ``skip``.
+        fix: what to do, for ``accept`` and ``other``.
+        reviewer: who decided.
+        at: when, ISO 8601 in UTC.
+        note: free text.
+    """
+
+    finding: str
+    verdict: Verdict
+    fix: Fix | None = None
+    reviewer: str | None = None
+    at: str | None = None
+    note: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.verdict not in VERDICTS:
+            raise InputError(f"The verdict is {self.verdict!r}; expected one of {', '.join(VERDICTS)}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The result of an audit.
+
+    Attributes:
+        digest: digest of the data that was audited: contents, labels and splits.
+        params: the settings of the audit, ready for JSON.
+        outcomes: the dense result of each check by code.
+        items: the findings, worst first.
+        skipped: code to the reason why the check didn't run.
+        timings: seconds by step.
+        tables: the tables that were audited, with sizes and digests filled in.
+    """
+
+    digest: str
+    params: Mapping[str, Any]
+    outcomes: Mapping[str, Outcome]
+    items: tuple[Finding, ...]
+    skipped: Mapping[str, str]
+    timings: Mapping[str, float]
+    tables: Tables
+
+    @property
+    def findings(self) -> pd.DataFrame:
+        """The findings as a table, worst first.
+
+        Returns:
+            One row a finding, index ``key``; columns ``code``, ``item_id``, ``sample_id``, ``given``, ``suggested``,
+            ``score``, ``probability`` (NaN where the check has none), ``message``, ``decision``.
+        """
+        columns = [
+            "key", "code", "item_id", "sample_id", "given", "suggested", "score", "probability", "message", "decision",
+        ]  # fmt: skip
+        rows = [[getattr(finding, column) for column in columns] for finding in self.items]
+        table = pd.DataFrame(rows, columns=columns).set_index("key")
+        return table.astype({"score": "float64", "probability": "float64"})
+
+    def __repr__(self) -> str:
+        counts = pd.Series([finding.code for finding in self.items], dtype=str).value_counts().sort_index()
+        found = ", ".join(f"{code} {n}" for code, n in counts.items()) or "none"
+        return f"Report({len(self.tables.images)} images, findings: {found})"
+
+    def _repr_html_(self) -> str:
+        from dataaudit.report import to_html
+
+        return to_html(self, embed=True)
