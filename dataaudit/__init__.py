@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dataaudit.audit import audit
+    from dataaudit.pipeline import audit
     from dataaudit.errors import DataAuditError
     from dataaudit.fix import apply, plan, undo
     from dataaudit.review import pull, push
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "audit": "audit",
+    "audit": "pipeline",
     "DataAuditError": "errors",
     "apply": "fix",
     "plan": "fix",
@@ -71,7 +71,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'dataaudit' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"dataaudit.{_HOME[name]}"), name)
-    globals()[name] = value  # the function shadows the module of the same name (audit)
+    globals()[name] = value
     return value
 
 
