@@ -1,0 +1,8 @@
+"""Versions of a dataset: commit, list, checkout, diff, compare, push and pull, in git and DVC."""
+
+from __future__ import annotations
+
+from dataaudit.version.history import Version, checkout, commit, pull, push, versions
+from dataaudit.version.snapshot import materialize, read
+
+__all__ = ["Version", "checkout", "commit", "materialize", "pull", "push", "read", "versions"]

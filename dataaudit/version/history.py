@@ -1,0 +1,486 @@
+"""Versions of a dataset: made, listed, gone back to, sent and fetched."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from dataaudit import state
+from dataaudit.errors import ConflictError, InputError
+from dataaudit.types import Source, Tables
+from dataaudit.version import git, store
+from dataaudit.version.place import RECORD, Place, check_not_in_git, place_of, read_tables, targets_of
+from dataaudit.version.snapshot import File, complete, files_at, find, targets_at, working_files
+
+__all__ = ["Version", "checkout", "commit", "pull", "push", "versions"]
+
+METRICS = "metrics.json"
+_TRAILER = "Dataset-Version"
+_IGNORED_BY_DVC = ("/cache", "/*/reports", "/*/journal", "/*/dropped")
+_STATE_FILES = ("fixes.jsonl", "decisions.jsonl", "compare.json", "compare.csv")
+_RESTORED = ("fixes.jsonl", METRICS, "compare.json", "compare.csv", RECORD)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """A state of the dataset in git and DVC.
+
+    Attributes:
+        name: ``v1``, as it is given to the commands.
+        tag: the git tag, ``photos/v1``.
+        commit: hash of the git commit.
+        date: when it was made.
+        message: what its author said.
+        counts: ``images``, ``classes``, ``labels`` (images by class) and, where an audit was committed along,
+            ``findings`` (by code) and ``expected_errors``.
+    """
+
+    name: str
+    tag: str
+    commit: str
+    date: datetime
+    message: str
+    counts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def commit(
+    dataset: str | Path | Source,
+    *,
+    message: str,
+    tag: str | None = None,
+    summary: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> Version:
+    """Commit the dataset as it is now as a version: files in DVC, pointers, ledger and figures in git.
+
+    Git and DVC repositories are made where there are none. What is staged, changed or untracked beside the dataset
+    stays as it is; hooks don't run.
+
+    Args:
+        dataset: the folder, the manifest or a source.
+        message: what changed, one line or more.
+        tag: name of the version; the next of v1, v2, ... by default.
+        summary: figures of an audit for ``dvc metrics diff``, such as ``{"findings": {"LBL001": 12}}``.
+        progress: show a bar while files are added.
+
+    Returns:
+        The version.
+
+    Raises:
+        InputError: nothing changed since the last version, the tag exists, git tracks the images itself, or no
+            repository may be made here.
+        ConflictError: git or DVC refused, or a checkout was interrupted.
+    """
+    if not message.strip():
+        raise InputError("A version needs a message that says what changed.", fix='Give one: -m "relabel 41 cats"')
+    place = place_of(dataset, create=True)
+    tables = read_tables(place.source)
+    if _marker(place).exists():
+        raise ConflictError(
+            f"A checkout of {_marker(place).read_text()!r} was interrupted; the files are part old, part new.",
+            where=place.source.path,
+            fix=f"Finish it first: dataaudit version checkout {place.source.path} {_marker(place).read_text()}",
+        )
+    name = _free_name(place, tag)
+    state.prepare(place.source)
+    with store.open_repo(place.dvc_root, progress=progress) as repo:
+        files, lines = _add(place, repo, tables)
+    unchanged = all(git.show(place.git_root, "HEAD", path) == data for path, data in files.items())
+    if unchanged:
+        return _tag_left_behind(place)
+    files |= _figures(place, tables, summary)
+    full = f"{place.prefix}/{name}"
+    made = git.commit(
+        place.git_root, f"{message.strip()}\n\n{_TRAILER}: {full}\n", files=files, lines=lines
+    )
+    git.tag(place.git_root, full, made or find(place, "HEAD"), message.strip())
+    return next(version for version in versions(place.source) if version.name == name)
+
+
+def _free_name(place: Place, tag: str | None) -> str:
+    taken = {found.name.removeprefix(f"{place.prefix}/") for found in git.tags(place.git_root, place.prefix)}
+    if tag is None:
+        numbers = [int(name[1:]) for name in taken if re.fullmatch(r"v\d+", name)]
+        return f"v{max(numbers, default=0) + 1}"
+    if tag in taken:
+        raise InputError(f"There is a version {tag!r} of {place.prefix} already.", fix="Choose another tag.")
+    if not git.good_name(place.git_root, f"{place.prefix}/{tag}"):
+        raise InputError(f"{tag!r} can't be the name of a git tag.", fix="Use letters, digits, dots and dashes.")
+    return tag
+
+
+def _add(place: Place, repo: Any, tables: Tables) -> tuple[dict[str, bytes | None], dict[str, list[str]]]:
+    """Add the dataset to DVC; returns the files of git that say so, and lines that shared files need."""
+    known = store.outs(repo)
+    targets = targets_of(place, tables, known)
+    in_git = check_not_in_git(place, targets)
+    tracked = [target for target in targets if place.in_git(target) not in in_git]
+    lines = _leave_out_state(place, nested=any(path == place.state or path in place.state.parents for path in tracked))
+    repo._reset()  # a .dvcignore may just have been written
+    store.add(repo, tracked)
+    gone = [out for out in store.outs(repo) if _is_gone(place, out, targets)]
+    for out in gone:
+        store.remove(repo, out)
+    files: dict[str, bytes | None] = {place.in_git(out.file): None for out in gone}
+    held = [out for out in store.outs(repo) if store.covering([out], place.root) or out.path in tracked]
+    for out in held:
+        files[place.in_git(out.file)] = out.file.read_bytes()
+        lines |= _ignore_line(place, out)
+    for path in in_git:
+        files[path] = (place.git_root / path).read_bytes()
+    if not any(path in place.state.parents for path in tracked):
+        files |= _state_files(place, targets)
+    else:
+        _write(place.state / RECORD, _json(place.record(targets)))
+    for path in (place.dvc_root / name for name in (".dvc/config", ".dvc/.gitignore", ".dvcignore")):
+        name = place.in_git(path)  # of a DVC repository that was just made
+        if path.exists() and name not in lines and git.show(place.git_root, "HEAD", name) is None:
+            files[name] = path.read_bytes()
+    return files, lines
+
+
+def _is_gone(place: Place, out: store.Out, targets: list[Path]) -> bool:
+    ours = place.root in out.path.parents and not out.pipeline and out.path not in targets
+    return ours and not any(path.is_file() for path in out.path.rglob("*")) and not out.path.is_file()
+
+
+def _leave_out_state(place: Place, *, nested: bool) -> dict[str, list[str]]:
+    """Keep DVC out of the cache and the reports; returns the lines that git is to hold of a shared file."""
+    if not nested:
+        _write(place.source.anchor / state.FOLDER / ".dvcignore", "\n".join(_IGNORED_BY_DVC).encode() + b"\n")
+        return {}
+    folder = (place.source.anchor / state.FOLDER).relative_to(place.dvc_root).as_posix()
+    wanted = [f"/{folder}{pattern}" for pattern in (*_IGNORED_BY_DVC, "/.gitignore")]
+    file = place.dvc_root / ".dvcignore"
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    missing = [line for line in wanted if line not in text.splitlines()]
+    if missing:
+        _write(file, (text + ("" if text.endswith("\n") or not text else "\n") + "\n".join(missing) + "\n").encode())
+    return {place.in_git(file): wanted}
+
+
+def _ignore_line(place: Place, out: store.Out) -> dict[str, list[str]]:
+    file = out.path.parent / ".gitignore"
+    line = "/" + re.sub(r"([\[\]!*#?])", r"\\\1", out.path.name)
+    there = file.exists() and line in file.read_text(encoding="utf-8").splitlines()
+    return {place.in_git(file): [line]} if there else {}
+
+
+def _state_files(place: Place, targets: Iterable[Path]) -> dict[str, bytes | None]:
+    _write(place.state / RECORD, _json(place.record(targets)))
+    files: dict[str, bytes | None] = {}
+    for path in (place.state / RECORD, *(place.state / name for name in _STATE_FILES)):
+        if path.exists():
+            files[place.in_git(path)] = path.read_bytes()
+    ignore = place.source.anchor / state.FOLDER / ".dvcignore"
+    files[place.in_git(ignore)] = ignore.read_bytes()
+    return files
+
+
+def _figures(place: Place, tables: Tables, summary: Mapping[str, Any] | None) -> dict[str, bytes | None]:
+    """Write the figures of the version, and tell DVC where they are."""
+    counts = tables.labels["name"].value_counts().sort_index()
+    figures = {
+        "images": len(tables.images),
+        "classes": len(tables.classes),
+        "labels": {str(name): int(n) for name, n in counts.items()},
+        **(summary or {}),
+    }
+    _write(place.state / METRICS, _json(figures))
+    return {
+        place.in_git(path): path.read_bytes()
+        for path in (place.state / METRICS, *declare(place))
+        if not _is_nested(place)
+    }
+
+
+def declare(place: Place) -> list[Path]:
+    """Declare the figures in a ``dvc.yaml`` beside them, so that the user's own stays as it is."""
+    file = place.state / "dvc.yaml"
+    if git.ignored(place.git_root, file) or _is_nested(place):
+        return []  # DVC stops at a dvc.yaml that git ignores
+    text = f"metrics:\n- {METRICS}\n"
+    if (place.state / "compare.json").exists():
+        text += "- compare.json\nplots:\n- compare.csv:\n    x: version\n    y: accuracy\n"
+    _write(file, text.encode())
+    return [file]
+
+
+def _is_nested(place: Place) -> bool:
+    with store.open_repo(place.dvc_root, progress=False) as repo:
+        return store.covering(store.outs(repo), place.state) is not None
+
+
+def _tag_left_behind(place: Place) -> Version:
+    """The version whose commit was made and whose tag wasn't, since its making was cut off."""
+    paths = [place.in_git(place.state)]
+    last = next(iter(git.history(place.git_root, paths)), None)
+    full = None if last is None else git.trailer(place.git_root, last, _TRAILER)
+    made = versions(place.source)
+    if last is None or full is None or not full.startswith(f"{place.prefix}/"):
+        return _nothing_new(made)
+    if git.resolve(place.git_root, f"refs/tags/{full}") is not None:
+        return _nothing_new(made)
+    git.tag(place.git_root, full, last, git.subject(place.git_root, last))
+    return next(version for version in versions(place.source) if version.tag == full)
+
+
+def _nothing_new(made: list[Version]) -> Version:
+    since = f"the version {made[-1].name}" if made else "the last commit"
+    raise InputError(
+        f"Nothing changed since {since}: images, labels, ledger and decisions are as they were.",
+        fix="There is nothing to commit.",
+    )
+
+
+def versions(dataset: str | Path | Source) -> list[Version]:
+    """The versions of a dataset, oldest first.
+
+    Args:
+        dataset: the folder, the manifest or a source.
+
+    Returns:
+        One `Version` a tag of the dataset; empty where none was made.
+
+    Raises:
+        InputError: there is no repository.
+    """
+    place = place_of(dataset)
+    found = []
+    for tag in git.tags(place.git_root, place.prefix):
+        figures = git.show(place.git_root, tag.commit, place.in_git(place.state / METRICS))
+        found.append(
+            Version(
+                name=tag.name.removeprefix(f"{place.prefix}/"),
+                tag=tag.name,
+                commit=tag.commit,
+                date=tag.date,
+                message=tag.message,
+                counts=json.loads(figures) if figures else {},
+            )
+        )
+    return sorted(found, key=lambda version: (version.date, _number(version.name)))
+
+
+def _number(name: str) -> int:
+    match = re.fullmatch(r"v(\d+)", name)
+    return int(match.group(1)) if match else 0
+
+
+def checkout(dataset: str | Path | Source, version: str, *, force: bool = False, progress: bool = True) -> None:
+    """Bring the working copy of the dataset, its ledger and its figures to a version.
+
+    HEAD, the branch, the index, the decisions and all files that aren't the dataset's stay as they are. Stopped in the
+    middle, the same command finishes.
+
+    Args:
+        dataset: the folder, the manifest or a source.
+        version: ``v1``, a tag or any git revision.
+        force: go even where changes are lost that are in no version.
+        progress: show a bar while files are fetched and placed.
+
+    Raises:
+        InputError: there is no such version.
+        ConflictError: the dataset has changes that are in no version, or files are missing from cache and remote.
+    """
+    place = place_of(dataset)
+    if Path(place.source.path).exists():
+        read_tables(place.source)  # finishes or rolls back a fix that was cut off
+    commit = find(place, version)
+    with store.open_repo(place.dvc_root, progress=progress) as repo:
+        if not force:
+            refuse_unsaved(place, repo, f"dataaudit version checkout {place.source.path} {version}")
+        files = files_at(place, repo, commit, name=version)
+        complete(place, repo, commit, files, name=version)
+        _write(_marker(place), version.encode())
+        _place_files(place, repo, commit, files)
+    for name in _RESTORED:
+        _restore(place, commit, place.state / name)
+    declare(place)
+    _marker(place).unlink()
+
+
+def _marker(place: Place) -> Path:
+    return state.cache_dir(place.source) / f"checkout-{state.name_of(place.source)}"
+
+
+def _place_files(place: Place, repo: Any, commit: str, files: Mapping[str, File]) -> None:
+    targets = targets_at(place, repo, commit)
+    for path, file in files.items():
+        if file.data is not None:
+            _write(place.root / path, file.data)
+    pointers = [target.with_name(target.name + ".dvc") for target in targets]
+    if all(git.show(place.git_root, commit, place.in_git(pointer)) is not None for pointer in pointers):
+        stale = [out for out in store.outs(repo) if place.root in out.path.parents and out.path not in targets]
+        for out in stale:
+            if not out.pipeline:
+                _remove(out.path)
+                out.file.unlink()
+        for pointer in pointers:
+            _restore(place, commit, pointer)
+        repo._reset()
+        store.checkout(repo, pointers)
+    else:
+        # A stage of a pipeline or a folder that holds more than this dataset: its pointer speaks for others as well.
+        _copy_files(place, repo, files)
+
+
+def _copy_files(place: Place, repo: Any, files: Mapping[str, File]) -> None:
+    have = working_files(place, repo)
+    for path, file in files.items():
+        if have.get(path) != file.md5 and file.cached is not None:
+            _write(place.root / path, file.cached.read_bytes())
+    for path in have.keys() - files.keys():
+        (place.root / path).unlink()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _restore(place: Place, commit: str, path: Path) -> None:
+    data = git.show(place.git_root, commit, place.in_git(path))
+    if data is not None:
+        _write(path, data)
+    elif not _is_nested(place):
+        path.unlink(missing_ok=True)
+
+
+def refuse_unsaved(place: Place, repo: Any, command: str) -> None:
+    """Stop where the dataset or its ledger hold changes that no commit has.
+
+    Raises:
+        ConflictError: with some of the changes.
+    """
+    if not Path(place.source.path).exists():
+        return
+    commits = _commits(place)
+    have = working_files(place, repo)
+    nearest: dict[str, str] | None = None
+    seen: set[tuple[str, str]] = set()
+    for number, commit in enumerate(commits):
+        try:
+            then = {path: file.md5 for path, file in files_at(place, repo, commit, name=commit[:7]).items()}
+        except (InputError, ConflictError):
+            continue
+        nearest = then if number == 0 or nearest is None else nearest
+        seen.update(then.items())
+        if then == have:
+            break
+    else:
+        changed = sorted(path for path, md5 in have.items() if (path, md5) not in seen)
+        gone = sorted((nearest or {}).keys() - have.keys())
+        # After an interrupted checkout each file is of one version or another; only what is of none would be lost.
+        if changed or not _marker(place).exists():
+            _refuse(place, [*changed, *(f"{path} (gone)" for path in gone)] or sorted(have), command)
+    ledger = state.ledger_file(place.source)
+    lines = ledger.read_bytes() if ledger.exists() else b""
+    kept = [git.show(place.git_root, commit, place.in_git(ledger)) or b"" for commit in commits]
+    if lines and not any(then.startswith(lines) for then in kept):
+        _refuse(place, [f"{len(lines.splitlines())} fixes in {place.in_git(ledger)}"], command)
+
+
+def _refuse(place: Place, changes: list[str], command: str) -> None:
+    some = ", ".join(changes[:5]) + (f" and {len(changes) - 5} more" if len(changes) > 5 else "")
+    raise ConflictError(
+        f"The dataset has changes that are in no version, and they would be lost: {some}.",
+        where=place.source.path,
+        fix=f'Commit them first: dataaudit version commit {place.source.path} -m "..."\n'
+        f"Or give them up: {command} --force",
+    )
+
+
+def _commits(place: Place) -> list[str]:
+    """HEAD, the commits that touched the dataset and its versions, newest first."""
+    pointers = [place.in_git(place.state)]
+    for parent in (place.root, *place.root.parents):
+        pointers.append(place.in_git(parent.with_name(parent.name + ".dvc")))
+        if parent == place.dvc_root or parent.parent == place.dvc_root:
+            break
+    head = git.resolve(place.git_root, "HEAD")
+    tagged = [tag.commit for tag in reversed(git.tags(place.git_root, place.prefix))]
+    return list(dict.fromkeys([*([head] if head else []), *tagged, *git.history(place.git_root, pointers)]))
+
+
+def push(dataset: str | Path | Source, remote: str | None = None, *, progress: bool = True) -> int:
+    """Send the files of all versions to a DVC remote; the git commits and tags go by ``git push --follow-tags``.
+
+    Args:
+        dataset: the folder, the manifest or a source.
+        remote: name of the remote; the default one where None.
+        progress: show bars.
+
+    Returns:
+        How many files went.
+
+    Raises:
+        InputError: there is no such remote, or no version.
+        ConflictError: files can't be read or sent.
+    """
+    place = place_of(dataset)
+    commits = [version.commit for version in versions(place.source)]
+    if not commits:
+        raise InputError(f"{place.prefix} has no version to push.", fix="Make one: dataaudit version commit ...")
+    sent = 0
+    with store.open_repo(place.dvc_root, progress=progress) as repo:
+        groups: dict[tuple[Path, ...], list[str]] = {}
+        for made in commits:
+            groups.setdefault(tuple(targets_at(place, repo, made)), []).append(made)
+        for targets, group in groups.items():
+            sent += store.push(repo, targets, commits=group, remote=remote)
+    return sent
+
+
+def pull(dataset: str | Path | Source, remote: str | None = None, *, progress: bool = True) -> int:
+    """Fetch the files of the dataset as HEAD names them from a DVC remote and place them, as after a clone.
+
+    Args:
+        dataset: the folder or the manifest, which needn't be there yet.
+        remote: name of the remote; the default one where None.
+        progress: show bars.
+
+    Returns:
+        How many files came.
+
+    Raises:
+        InputError: there is no such remote, or HEAD doesn't have the dataset.
+        ConflictError: the dataset has changes that are in no version, or the remote lacks files.
+    """
+    place = place_of(dataset)
+    if Path(place.source.path).exists():
+        read_tables(place.source)
+    head = find(place, "HEAD")
+    with store.open_repo(place.dvc_root, progress=progress) as repo:
+        refuse_unsaved(place, repo, f"dataaudit version checkout {place.source.path} HEAD")
+        came = store.fetch(repo, targets_at(place, repo, head), commit=head, remote=remote)
+        _place_files(place, repo, head, files_at(place, repo, head, name="HEAD"))
+    return came
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False) + "\n").encode()
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file as a whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, made = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        made_path = Path(made)
+        made_path.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o644)
+        made_path.replace(path)
+    finally:
+        Path(made).unlink(missing_ok=True)
