@@ -1,14 +1,14 @@
 """Where the state of a dataset is kept: ``.dataaudit/`` beside it, as ``.git`` and ``.dvc`` are.
 
-    .dataaudit/
-      .gitignore               leaves out the cache, the reports and what is under way
-      cache/                   signals by content; safe to delete; shared by the datasets of this folder
-      <name of the dataset>/
-        decisions.jsonl        verdicts of people, append-only, committed with a version
-        fixes.jsonl            the ledger of applied fixes, append-only, committed with a version
-        dropped/               files that a fix took out of the dataset
-        reports/               the latest report in each form
-        journal/               a fix that is under way
+.dataaudit/
+  .gitignore               leaves out the cache, the reports and what is under way
+  cache/                   signals by content; safe to delete; shared by the datasets of this folder
+  <name of the dataset>/
+    decisions.jsonl        verdicts of people, append-only, committed with a version
+    fixes.jsonl            the ledger of applied fixes, append-only, committed with a version
+    dropped/               files that a fix took out of the dataset
+    reports/               the latest report in each form
+    journal/               a fix that is under way
 """
 
 from __future__ import annotations
@@ -17,7 +17,16 @@ from pathlib import Path
 
 from dataaudit.types import Source
 
-__all__ = ["FOLDER", "cache_dir", "decisions_file", "ledger_file", "name_of", "prepare", "reports_dir", "state_dir"]
+__all__ = [
+    "FOLDER",
+    "cache_dir",
+    "decisions_file",
+    "ledger_file",
+    "name_of",
+    "prepare",
+    "reports_dir",
+    "state_dir",
+]
 
 FOLDER = ".dataaudit"
 _IGNORED = "/cache/\n/*/reports/\n/*/journal/\n/*/dropped/\n/.gitignore\n"
@@ -29,7 +38,12 @@ def name_of(source: Source) -> str:
     >>> name_of(Source(format="folder", root=Path("/data/photos"), path="/data/photos", anchor=Path("/data")))
     'photos'
     """
-    return Path(source.path).name if source.root is not None else source.path.replace("/", "_")
+    if source.root is None:
+        return source.path.replace("/", "_")
+    name = Path(source.path).name
+    # Manifests of one name in several folders may share the folder above as their anchor
+    shared = Path(source.path) != source.root and source.root != source.anchor
+    return f"{source.root.name}__{name}" if shared else name
 
 
 def state_dir(source: Source) -> Path:

@@ -1,8 +1,8 @@
 """All-or-nothing file operations: after a kill at any moment `recover` leads to the old or the new state.
 
 `commit` checks every operation, stages what will be written, and makes the plan valid with one rename. From
-then on the operations are carried out, by `commit` itself or, after a kill, by the next `recover`; each may be
-carried out again without harm. Before that rename nothing outside the journal has been touched.
+then on the operations are carried out, by `commit` itself or, after a kill, by the next `recover`; each may
+be carried out again without harm. Before that rename nothing outside the journal has been touched.
 
     <state>/journal/
       lock         held while a journal is written or carried out
@@ -195,7 +195,7 @@ def _check_writable(folder: Path) -> None:
 def _stage(state: Path, operations: Sequence[Operation]) -> None:
     staged = state / "journal" / "staged"
     staged.mkdir(parents=True)
-    records = []
+    records: list[dict[str, Any]] = []
     for number, operation in enumerate(operations):
         if isinstance(operation, Write | Edit):
             name = f"journal/staged/{number}"
@@ -203,9 +203,10 @@ def _stage(state: Path, operations: Sequence[Operation]) -> None:
             path = relative(state, operation.path)
             records.append({"do": "Write", "path": path, "staged": name, "new_md5": digest})
             continue
-        records.append(to_record(state, operation))
+        record = to_record(state, operation)
         if isinstance(operation, Append):
-            records[-1]["size"], records[-1]["first"] = _whole_lines(operation.path)
+            record["size"], record["first"] = _whole_lines(operation.path)
+        records.append(record)
     _sync_folder(staged)
     draft = state / "journal" / "plan.tmp"
     _write_synced(draft, json.dumps(_ordered(records)).encode())

@@ -1,0 +1,143 @@
+"""What the formats of files share: which files count, where the state stands, and the tables themselves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dataaudit import state
+from dataaudit.errors import FormatError, InputError
+from dataaudit.types import Fix, Locator, Source, Tables
+
+IMAGE_SUFFIXES = frozenset(
+    {
+        ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm",
+        ".avif",
+    }
+)  # fmt: skip
+"""Files with these endings are samples, however damaged they are."""
+
+_LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx", "__pycache__", "lost+found", "@eadir"})
+
+
+def absolute(path: Path) -> Path:
+    """The path from the root of the file system, links kept."""
+    return Path(os.path.normpath(path.absolute()))
+
+
+def is_ignored(name: str) -> bool:
+    """Whether a file or folder is no part of a dataset: hidden, left by an operating system, or of DVC."""
+    return name.startswith(".") or name.lower() in _LITTER or name.lower().endswith(".dvc")
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's name has the ending of an image."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - called for every file
+
+
+def check_name(name: str, where: Path) -> None:
+    """Raise FormatError for a name that isn't valid Unicode and so can stand in no report or version."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise FormatError(
+            f"The name {name!r} isn't valid UTF-8.", where=where, fix="Rename the file or folder."
+        ) from None
+
+
+def place(root: Path, default: Path, make: Callable[[Path], Source]) -> Source:
+    """The source with its anchor: where its ledger or decisions stand already, else `default`.
+
+    An anchor that followed from the data alone would move away from its ledger when a fix changes the data.
+    """
+    for anchor in (root, root.parent):
+        source = make(anchor)
+        kept = (
+            state.ledger_file(source),
+            state.decisions_file(source),
+            state.state_dir(source) / "journal/plan.json",
+        )
+        if any(file.exists() for file in kept):
+            return source
+    return make(default)
+
+
+def default_anchor(root: Path) -> Path:
+    """The folder above the dataset; the dataset's own where it is a repository or all that can be written."""
+    alone = (root / ".git").exists() or os.path.ismount(root) or not os.access(root.parent, os.W_OK)
+    return root if alone else root.parent
+
+
+def tables(
+    *,
+    sample_ids: Sequence[str],
+    filepaths: Sequence[str],
+    splits: Sequence[str | None],
+    names: Sequence[str | None],
+    locators: Sequence[Locator],
+    source: Source,
+) -> Tables:
+    """The tables of a dataset with one label an image, all arguments in the same order."""
+    index = pd.Index(sample_ids, name="sample_id")
+    size = pd.Series(pd.NA, index=index, dtype="Int64")
+    images = pd.DataFrame(
+        {
+            "filepath": list(filepaths),
+            "width": size,
+            "height": size,
+            "split": _objects(splits),
+            "digest": _objects([None] * len(index)),
+        },
+        index=index,
+    )
+    labels = pd.DataFrame(
+        {
+            "sample_id": list(sample_ids),
+            "name": _objects(names),
+            "geometry": _objects([None] * len(index)),
+            "locator": _objects(locators),
+        },
+        index=pd.Index(sample_ids, name="label_id"),
+    )
+    classes = tuple(sorted({name for name in names if name is not None}))
+    return Tables(images=images, labels=labels, classes=classes, source=source)
+
+
+def _objects(values: Sequence[object]) -> np.ndarray[Any, np.dtype[np.object_]]:
+    """An array of Python objects; a plain list of texts would turn None into NaN."""
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
+
+
+def inside(root: Path, relative: str) -> Path:
+    """The path of a file of the dataset.
+
+    Raises:
+        InputError: a path that leads outside `root`: by ``..``, absolute, or through a linked folder.
+    """
+    path = Path(os.path.normpath(root / relative))
+    outside = Path(relative).is_absolute() or path == root or root not in path.parents
+    if outside or not Path(os.path.realpath(path.parent)).is_relative_to(os.path.realpath(root)):
+        raise InputError(
+            f"The path {relative!r} leads outside the dataset.",
+            where=root,
+            fix="Nothing was changed; edit it by hand.",
+        )
+    return path
+
+
+def new_label(fix: Fix) -> str:
+    """The class that a relabel fix sets.
+
+    Raises:
+        InputError: an empty class, or one that reads as empty.
+    """
+    if fix.new is None or not fix.new.strip():
+        raise InputError(f"The new class of {fix.sample_id} is {fix.new!r}; expected a name.")
+    return fix.new
