@@ -1,7 +1,7 @@
 """Checks and signals: how they are declared, found and selected.
 
 A check is a function in ``dataaudit/checks/``, a signal a function in ``dataaudit/signals/``. Their positional
-parameters name what they need, their keyword-only parameters are their settings, and the first line of a check's
+parameters name what they need (one with a default they can do without), their keyword-only parameters are their settings, and the first line of a check's
 docstring is the sentence that a user reads. Nothing else has to be edited to add one.
 """
 
@@ -46,12 +46,14 @@ class Signal:
     Attributes:
         name: name of the function.
         needs: names of its positional parameters.
+        optional: those of its needs that have a default: it runs without them.
         settings: its keyword-only parameters with their defaults.
         run: the function.
     """
 
     name: str
     needs: tuple[str, ...]
+    optional: tuple[str, ...]
     settings: Mapping[str, Any]
     run: Callable[..., Any]
 
@@ -62,14 +64,14 @@ def check(code: str, *, level: Level) -> Callable[[Function], Function]:
         raise InputError(f"The check code {code!r} is not three letters and three digits.")
 
     def declare(function: Function) -> Function:
-        needs, settings = _parameters(function)
+        needs, optional, settings = _parameters(function)
         text = inspect.getdoc(function) or ""
         if not text:
             raise InputError(f"{code} {function.__name__} has no docstring; its first line is what a user reads.")
         if code in _checks and _checks[code].run.__qualname__ != function.__qualname__:
             raise InputError(f"{code} is both {_checks[code].name} and {function.__name__}.")
         _checks[code] = Check(
-            code=code, name=function.__name__, level=level, needs=needs, settings=settings, run=function,
+            code=code, name=function.__name__, level=level, needs=needs, optional=optional, settings=settings, run=function,
             summary=text.splitlines()[0], explain=text,
         )  # fmt: skip
         return function
@@ -79,9 +81,9 @@ def check(code: str, *, level: Level) -> Callable[[Function], Function]:
 
 def signal(function: Function) -> Function:
     """Declare the function below as the signal that it is named after."""
-    needs, settings = _parameters(function)
+    needs, optional, settings = _parameters(function)
     name = function.__name__
-    _signals[name] = Signal(name=name, needs=needs, settings=settings, run=function)
+    _signals[name] = Signal(name=name, needs=needs, optional=optional, settings=settings, run=function)
     return function
 
 
@@ -166,13 +168,15 @@ def _discover() -> None:
                 raise InputError(f"{found.name} needs {need!r}, which nothing provides. {nearest(need, provided)}")
 
 
-def _parameters(function: Callable[..., Any]) -> tuple[tuple[str, ...], dict[str, Any]]:
-    needs, settings = [], {}
+def _parameters(function: Callable[..., Any]) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, Any]]:
+    needs, optional, settings = [], [], {}
     for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind is parameter.KEYWORD_ONLY:
-            if parameter.default is parameter.empty:
-                raise InputError(f"The setting {name} of {function.__name__} has no default.")
-            settings[name] = parameter.default
-        else:
+        if parameter.kind is not parameter.KEYWORD_ONLY:
             needs.append(name)
-    return tuple(needs), settings
+            if parameter.default is not parameter.empty:
+                optional.append(name)
+        elif parameter.default is parameter.empty:
+            raise InputError(f"The setting {name} of {function.__name__} has no default.")
+        else:
+            settings[name] = parameter.default
+    return tuple(needs), tuple(optional), settings

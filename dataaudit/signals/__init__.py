@@ -1,1 +1,1 @@
-"""signals."""
+"""Signals: what checks need, computed once. A function here is named after what it returns; owns torch."""

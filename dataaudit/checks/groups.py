@@ -1,0 +1,76 @@
+"""Groups of images that show the same picture: what the checks of duplicates, splits and labels share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from dataaudit.types import Locator
+
+__all__ = ["Groups", "locator_of", "split_rank"]
+
+_RANKS = {"test": 0, "testing": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "train": 2, "training": 2}
+
+
+def split_rank(split: str | None) -> int:
+    """How much a split must be kept as it is: 0 for a test split, 1 for validation, 2 for training, 3 for others.
+
+    >>> [split_rank(name) for name in ("test", "Validation", "train", None)]
+    [0, 1, 2, 3]
+    """
+    return 3 if split is None or pd.isna(split) else _RANKS.get(str(split).lower(), 3)
+
+
+def locator_of(locator: Any, sample_id: str) -> Locator:
+    """The locator of a label, or that of a file that is its own label, for tables made by hand."""
+    return locator if isinstance(locator, Locator) else Locator(file=sample_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Groups:
+    """Images by group.
+
+    Attributes:
+        members: index sample id; columns ``group``, ``name``, ``split``, ``digest``, ``pixels``, ``locator``, ``label_id``;
+            the image to keep stands first in its group.
+    """
+
+    members: pd.DataFrame
+
+    @classmethod
+    def of(cls, groups: pd.Series[int], labels: pd.DataFrame, images: pd.DataFrame) -> Groups:
+        """Bring together what is known about the images of each group with two or more."""
+        several = groups[groups.duplicated(keep=False)]
+        ids = several.index
+        first = labels.reset_index(names="label_id").drop_duplicates("sample_id").set_index("sample_id")
+        first = first.reindex(ids)
+        shown = images.loc[ids]
+        members = pd.DataFrame(
+            {
+                "group": several.to_numpy(),
+                "name": first["name"].to_numpy(),
+                "split": shown["split"].to_numpy(),
+                "digest": shown["digest"].to_numpy(),
+                "pixels": pd.to_numeric(shown["width"] * shown["height"]).fillna(0).to_numpy(),
+                "locator": first["locator"].to_numpy(),
+                "label_id": first["label_id"].where(first["label_id"].notna(), pd.Series(ids, index=ids)).to_numpy(),
+            },
+            index=ids,
+        )
+        members = members.assign(
+            rank=[split_rank(split) for split in members["split"]],
+            votes=-members.groupby("group")["name"].transform(lambda names: names.map(names.value_counts())).fillna(0),
+            length=[len(sample_id) for sample_id in ids],
+            id=ids,
+        )
+        order = ["group", "rank", "votes", "pixels", "length", "id"]
+        members = members.sort_values(order, ascending=[True, True, True, False, True, True], kind="stable")
+        return cls(members=members.drop(columns=["rank", "votes", "length", "id"]))
+
+    def several(self) -> Iterator[tuple[int, pd.DataFrame]]:
+        """Each group's number, counted from 1, and its members; the image to keep comes first."""
+        for number, (_, members) in enumerate(self.members.groupby("group", sort=True), start=1):
+            yield number, members

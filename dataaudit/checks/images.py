@@ -1,0 +1,40 @@
+"""IMG: image files and their properties."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from dataaudit.checks.groups import locator_of
+from dataaudit.registry import check
+from dataaudit.types import Fix, Outcome
+
+__all__ = ["undecodable_image"]
+
+
+@check("IMG001", level="image")
+def undecodable_image(images: pd.DataFrame, labels: pd.DataFrame, image_errors: pd.Series[str]) -> Outcome:
+    """The file can't be decoded: it is missing, empty, cut off, damaged, too large or not an image.
+
+    Scoring: 0 for such a file, 1 for all others.
+
+    Flagged: every such file, with the reason.
+
+    Fix: drop the sample.
+    """
+    failed = images.index.isin(image_errors.index)
+    score = pd.Series(1.0, index=images.index).where(~failed, 0.0)
+    first = labels.reset_index(names="label_id").drop_duplicates("sample_id").set_index("sample_id")
+    fixes = {}
+    for sample_id in images.index[failed]:
+        known = sample_id in first.index
+        name = first.at[sample_id, "name"] if known else None
+        fixes[sample_id] = Fix(
+            op="drop", sample_id=sample_id, label_id=first.at[sample_id, "label_id"] if known else sample_id, new=None,
+            locator=locator_of(first.at[sample_id, "locator"] if known else None, sample_id),
+            old=None if pd.isna(name) else str(name),
+        )  # fmt: skip
+    reasons = image_errors.loc[images.index[failed]]
+    evidence = pd.DataFrame({"message": [f"{reason[0].upper()}{reason[1:]}." for reason in reasons]}, index=reasons.index)
+    return Outcome(
+        score=score, flagged=pd.Series(failed, index=images.index), probability=1 - score, evidence=evidence, fixes=fixes
+    )

