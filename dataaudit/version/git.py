@@ -17,7 +17,10 @@ from pathlib import Path
 
 from dataaudit.errors import ConflictError, InputError, MissingDependencyError
 
-__all__ = ["Tag", "commit", "history", "init", "resolve", "root_of", "run", "show", "tag", "tags", "tracked"]
+__all__ = [
+    "Tag", "commit", "good_name", "history", "ignored", "in_order", "init", "resolve", "root_of", "run", "show",
+    "subject", "tag", "tags", "tracked", "trailer",
+]  # fmt: skip
 
 _NAME, _EMAIL = "dataaudit", "dataaudit@localhost"
 _UNFINISHED = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply")
@@ -58,7 +61,9 @@ def _git(
     program = shutil.which("git")
     if program is None:
         raise MissingDependencyError("Versions need git, which isn't installed.", fix="Install git.")
-    return subprocess.run([program, "-C", str(root), *args], input=stdin, capture_output=True, env=environment)
+    return subprocess.run(
+        [program, "-C", str(root), *args], input=stdin, capture_output=True, env=environment
+    )
 
 
 _REPOSITORY_VARIABLES = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_OBJECT_DIRECTORY"}
@@ -94,7 +99,9 @@ def init(folder: Path) -> Path:
             where=folder,
             fix="Move the dataset into a folder of its own, or run `git init` where the repository should be.",
         )
-    branch = () if _git(folder, ("config", "init.defaultBranch")).stdout else ("-c", "init.defaultBranch=main")
+    branch = (
+        () if _git(folder, ("config", "init.defaultBranch")).stdout else ("-c", "init.defaultBranch=main")
+    )
     run(folder, *branch, "init", "--quiet")
     return folder
 
@@ -131,11 +138,11 @@ def history(root: Path, paths: Iterable[str]) -> list[str]:
     return run(root, "rev-list", "HEAD", "--", *named).decode().split()
 
 
-def newest(root: Path, commits: Sequence[str]) -> str:
-    """The newest of `commits`: a descendant before its ancestors, then the later date."""
+def in_order(root: Path, commits: Sequence[str]) -> list[str]:
+    """`commits` without repeats, oldest first: an ancestor before its descendants, then by date."""
     wanted = set(commits)
-    ordered = run(root, "rev-list", "--topo-order", *commits).decode().split()
-    return next(commit for commit in ordered if commit in wanted)
+    printed = run(root, "rev-list", "--date-order", "--reverse", *wanted) if wanted else b""
+    return [commit for commit in printed.decode().split() if commit in wanted]
 
 
 def trailer(root: Path, revision: str, key: str) -> str | None:
@@ -156,7 +163,9 @@ def good_name(root: Path, name: str) -> bool:
 
 def tags(root: Path, prefix: str) -> list[Tag]:
     """The tags whose name begins with `prefix` and a slash, oldest first."""
-    form = "%(refname:strip=2)%00%(objectname)%00%(*objectname)%00%(creatordate:unix)%00%(contents:subject)%01"
+    form = (
+        "%(refname:strip=2)%00%(objectname)%00%(*objectname)%00%(creatordate:unix)%00%(contents:subject)%01"
+    )
     printed = run(root, "for-each-ref", "--sort=creatordate", f"--format={form}", f"refs/tags/{prefix}/")
     found = []
     for record in printed.decode(errors="replace").split("\x01"):
@@ -237,14 +246,17 @@ def _with_lines(root: Path, name: str, path: str, wanted: Sequence[str]) -> str:
 
 
 def _set(root: Path, blobs: Mapping[str, str | None], *, index: Path | None = None) -> None:
-    records = [f"100644 {blob} 0\t{path}" if blob else f"0 {'0' * 40}\t{path}" for path, blob in blobs.items()]
+    records = [
+        f"100644 {blob} 0\t{path}" if blob else f"0 {'0' * 40}\t{path}" for path, blob in blobs.items()
+    ]
     stdin = "".join(f"{record}\0" for record in records).encode("utf-8", "surrogateescape")
     run(root, "update-index", "-z", "--index-info", stdin=stdin, index=index)
 
 
 def _identity(root: Path) -> tuple[str, ...]:
     known = all(
-        os.environ.get(f"GIT_COMMITTER_{part.upper()}") or _git(root, ("config", f"user.{part}")).stdout.strip()
+        os.environ.get(f"GIT_COMMITTER_{part.upper()}")
+        or _git(root, ("config", f"user.{part}")).stdout.strip()
         for part in ("name", "email")
     )
     return () if known else ("-c", f"user.name={_NAME}", "-c", f"user.email={_EMAIL}")

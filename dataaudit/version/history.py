@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +18,16 @@ from dataaudit.errors import ConflictError, InputError
 from dataaudit.types import Source, Tables
 from dataaudit.version import git, store
 from dataaudit.version.place import RECORD, Place, check_not_in_git, place_of, read_tables, targets_of
-from dataaudit.version.snapshot import File, complete, files_at, find, targets_at, working_files
+from dataaudit.version.snapshot import (
+    File,
+    complete,
+    files_at,
+    find,
+    is_nested,
+    state_at,
+    targets_at,
+    working_files,
+)
 
 __all__ = ["Version", "checkout", "commit", "pull", "push", "versions"]
 
@@ -80,7 +89,9 @@ def commit(
         ConflictError: git or DVC refused, or a checkout was interrupted.
     """
     if not message.strip():
-        raise InputError("A version needs a message that says what changed.", fix='Give one: -m "relabel 41 cats"')
+        raise InputError(
+            "A version needs a message that says what changed.", fix='Give one: -m "relabel 41 cats"'
+        )
     place = place_of(dataset, create=True)
     tables = read_tables(place.source)
     if _marker(place).exists():
@@ -92,15 +103,13 @@ def commit(
     name = _free_name(place, tag)
     state.prepare(place.source)
     with store.open_repo(place.dvc_root, progress=progress) as repo:
-        files, lines = _add(place, repo, tables)
-    unchanged = all(git.show(place.git_root, "HEAD", path) == data for path, data in files.items())
-    if unchanged:
-        return _tag_left_behind(place)
-    files |= _figures(place, tables, summary)
+        files, lines = _add(place, repo, tables, summary)
+        if all(git.show(place.git_root, "HEAD", path) == data for path, data in files.items()):
+            return _tag_left_behind(place)
+        if not is_nested(place, repo):
+            files |= _figures(place, tables, summary)
     full = f"{place.prefix}/{name}"
-    made = git.commit(
-        place.git_root, f"{message.strip()}\n\n{_TRAILER}: {full}\n", files=files, lines=lines
-    )
+    made = git.commit(place.git_root, f"{message.strip()}\n\n{_TRAILER}: {full}\n", files=files, lines=lines)
     git.tag(place.git_root, full, made or find(place, "HEAD"), message.strip())
     return next(version for version in versions(place.source) if version.name == name)
 
@@ -113,33 +122,37 @@ def _free_name(place: Place, tag: str | None) -> str:
     if tag in taken:
         raise InputError(f"There is a version {tag!r} of {place.prefix} already.", fix="Choose another tag.")
     if not git.good_name(place.git_root, f"{place.prefix}/{tag}"):
-        raise InputError(f"{tag!r} can't be the name of a git tag.", fix="Use letters, digits, dots and dashes.")
+        raise InputError(
+            f"{tag!r} can't be the name of a git tag.", fix="Use letters, digits, dots and dashes."
+        )
     return tag
 
 
-def _add(place: Place, repo: Any, tables: Tables) -> tuple[dict[str, bytes | None], dict[str, list[str]]]:
+def _add(
+    place: Place, repo: Any, tables: Tables, summary: Mapping[str, Any] | None
+) -> tuple[dict[str, bytes | None], dict[str, list[str]]]:
     """Add the dataset to DVC; returns the files of git that say so, and lines that shared files need."""
     known = store.outs(repo)
     targets = targets_of(place, tables, known)
     in_git = check_not_in_git(place, targets)
     tracked = [target for target in targets if place.in_git(target) not in in_git]
-    lines = _leave_out_state(place, nested=any(path == place.state or path in place.state.parents for path in tracked))
+    nested = store.covering(known, place.state) is not None
+    lines = _leave_out_state(place, nested=nested)
+    _write(place.state / RECORD, _json(place.record(targets)))
+    if nested:
+        _figures(place, tables, summary)
     repo._reset()  # a .dvcignore may just have been written
-    store.add(repo, tracked)
+    store.add(repo, [*tracked, place.state] if nested else tracked)
     gone = [out for out in store.outs(repo) if _is_gone(place, out, targets)]
     for out in gone:
         store.remove(repo, out)
     files: dict[str, bytes | None] = {place.in_git(out.file): None for out in gone}
-    held = [out for out in store.outs(repo) if store.covering([out], place.root) or out.path in tracked]
-    for out in held:
-        files[place.in_git(out.file)] = out.file.read_bytes()
-        lines |= _ignore_line(place, out)
-    for path in in_git:
-        files[path] = (place.git_root / path).read_bytes()
-    if not any(path in place.state.parents for path in tracked):
-        files |= _state_files(place, targets)
-    else:
-        _write(place.state / RECORD, _json(place.record(targets)))
+    for out in store.outs(repo):
+        if store.covering([out], place.root) or out.path in tracked:
+            files[place.in_git(out.file)] = out.file.read_bytes()
+            lines |= _ignore_line(place, out)
+    files |= {path: (place.git_root / path).read_bytes() for path in in_git}
+    files |= {} if nested else _state_files(place)
     for path in (place.dvc_root / name for name in (".dvc/config", ".dvc/.gitignore", ".dvcignore")):
         name = place.in_git(path)  # of a DVC repository that was just made
         if path.exists() and name not in lines and git.show(place.git_root, "HEAD", name) is None:
@@ -163,7 +176,10 @@ def _leave_out_state(place: Place, *, nested: bool) -> dict[str, list[str]]:
     text = file.read_text(encoding="utf-8") if file.exists() else ""
     missing = [line for line in wanted if line not in text.splitlines()]
     if missing:
-        _write(file, (text + ("" if text.endswith("\n") or not text else "\n") + "\n".join(missing) + "\n").encode())
+        _write(
+            file,
+            (text + ("" if text.endswith("\n") or not text else "\n") + "\n".join(missing) + "\n").encode(),
+        )
     return {place.in_git(file): wanted}
 
 
@@ -174,8 +190,7 @@ def _ignore_line(place: Place, out: store.Out) -> dict[str, list[str]]:
     return {place.in_git(file): [line]} if there else {}
 
 
-def _state_files(place: Place, targets: Iterable[Path]) -> dict[str, bytes | None]:
-    _write(place.state / RECORD, _json(place.record(targets)))
+def _state_files(place: Place) -> dict[str, bytes | None]:
     files: dict[str, bytes | None] = {}
     for path in (place.state / RECORD, *(place.state / name for name in _STATE_FILES)):
         if path.exists():
@@ -195,28 +210,19 @@ def _figures(place: Place, tables: Tables, summary: Mapping[str, Any] | None) ->
         **(summary or {}),
     }
     _write(place.state / METRICS, _json(figures))
-    return {
-        place.in_git(path): path.read_bytes()
-        for path in (place.state / METRICS, *declare(place))
-        if not _is_nested(place)
-    }
+    return {place.in_git(path): path.read_bytes() for path in (place.state / METRICS, *declare(place))}
 
 
 def declare(place: Place) -> list[Path]:
     """Declare the figures in a ``dvc.yaml`` beside them, so that the user's own stays as it is."""
     file = place.state / "dvc.yaml"
-    if git.ignored(place.git_root, file) or _is_nested(place):
-        return []  # DVC stops at a dvc.yaml that git ignores
+    if git.ignored(place.git_root, file):
+        return []  # DVC stops at a dvc.yaml that git ignores, as it does all that lies in a tracked folder
     text = f"metrics:\n- {METRICS}\n"
     if (place.state / "compare.json").exists():
         text += "- compare.json\nplots:\n- compare.csv:\n    x: version\n    y: accuracy\n"
     _write(file, text.encode())
     return [file]
-
-
-def _is_nested(place: Place) -> bool:
-    with store.open_repo(place.dvc_root, progress=False) as repo:
-        return store.covering(store.outs(repo), place.state) is not None
 
 
 def _tag_left_behind(place: Place) -> Version:
@@ -267,7 +273,10 @@ def versions(dataset: str | Path | Source) -> list[Version]:
                 counts=json.loads(figures) if figures else {},
             )
         )
-    return sorted(found, key=lambda version: (version.date, _number(version.name)))
+    order = {
+        made: n for n, made in enumerate(git.in_order(place.git_root, [version.commit for version in found]))
+    }
+    return sorted(found, key=lambda version: (order[version.commit], _number(version.name)))
 
 
 def _number(name: str) -> int:
@@ -275,7 +284,9 @@ def _number(name: str) -> int:
     return int(match.group(1)) if match else 0
 
 
-def checkout(dataset: str | Path | Source, version: str, *, force: bool = False, progress: bool = True) -> None:
+def checkout(
+    dataset: str | Path | Source, version: str, *, force: bool = False, progress: bool = True
+) -> None:
     """Bring the working copy of the dataset, its ledger and its figures to a version.
 
     HEAD, the branch, the index, the decisions and all files that aren't the dataset's stay as they are. Stopped in the
@@ -301,9 +312,10 @@ def checkout(dataset: str | Path | Source, version: str, *, force: bool = False,
         files = files_at(place, repo, commit, name=version)
         complete(place, repo, commit, files, name=version)
         _write(_marker(place), version.encode())
+        kept = {name: state_at(place, repo, commit, name) for name in _RESTORED}
         _place_files(place, repo, commit, files)
-    for name in _RESTORED:
-        _restore(place, commit, place.state / name)
+    for name, data in kept.items():
+        _set(place.state / name, data)
     declare(place)
     _marker(place).unlink()
 
@@ -319,13 +331,15 @@ def _place_files(place: Place, repo: Any, commit: str, files: Mapping[str, File]
             _write(place.root / path, file.data)
     pointers = [target.with_name(target.name + ".dvc") for target in targets]
     if all(git.show(place.git_root, commit, place.in_git(pointer)) is not None for pointer in pointers):
-        stale = [out for out in store.outs(repo) if place.root in out.path.parents and out.path not in targets]
+        stale = [
+            out for out in store.outs(repo) if place.root in out.path.parents and out.path not in targets
+        ]
         for out in stale:
             if not out.pipeline:
                 _remove(out.path)
                 out.file.unlink()
         for pointer in pointers:
-            _restore(place, commit, pointer)
+            _set(pointer, git.show(place.git_root, commit, place.in_git(pointer)))
         repo._reset()
         store.checkout(repo, pointers)
     else:
@@ -349,12 +363,11 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _restore(place: Place, commit: str, path: Path) -> None:
-    data = git.show(place.git_root, commit, place.in_git(path))
-    if data is not None:
-        _write(path, data)
-    elif not _is_nested(place):
+def _set(path: Path, data: bytes | None) -> None:
+    if data is None:
         path.unlink(missing_ok=True)
+    else:
+        _write(path, data)
 
 
 def refuse_unsaved(place: Place, repo: Any, command: str) -> None:
@@ -365,7 +378,7 @@ def refuse_unsaved(place: Place, repo: Any, command: str) -> None:
     """
     if not Path(place.source.path).exists():
         return
-    commits = _commits(place)
+    commits = _commits(place, repo)
     have = working_files(place, repo)
     nearest: dict[str, str] | None = None
     seen: set[tuple[str, str]] = set()
@@ -386,8 +399,7 @@ def refuse_unsaved(place: Place, repo: Any, command: str) -> None:
             _refuse(place, [*changed, *(f"{path} (gone)" for path in gone)] or sorted(have), command)
     ledger = state.ledger_file(place.source)
     lines = ledger.read_bytes() if ledger.exists() else b""
-    kept = [git.show(place.git_root, commit, place.in_git(ledger)) or b"" for commit in commits]
-    if lines and not any(then.startswith(lines) for then in kept):
+    if lines and not any((state_at(place, repo, c, ledger.name) or b"").startswith(lines) for c in commits):
         _refuse(place, [f"{len(lines.splitlines())} fixes in {place.in_git(ledger)}"], command)
 
 
@@ -401,13 +413,12 @@ def _refuse(place: Place, changes: list[str], command: str) -> None:
     )
 
 
-def _commits(place: Place) -> list[str]:
-    """HEAD, the commits that touched the dataset and its versions, newest first."""
-    pointers = [place.in_git(place.state)]
-    for parent in (place.root, *place.root.parents):
-        pointers.append(place.in_git(parent.with_name(parent.name + ".dvc")))
-        if parent == place.dvc_root or parent.parent == place.dvc_root:
-            break
+def _commits(place: Place, repo: Any) -> list[str]:
+    """HEAD, the versions and the commits that touched the dataset, newest first."""
+    held = [
+        out for out in store.outs(repo) if store.covering([out], place.root) or place.root in out.path.parents
+    ]
+    pointers = [place.in_git(place.state), *(place.in_git(out.file) for out in held)]
     head = git.resolve(place.git_root, "HEAD")
     tagged = [tag.commit for tag in reversed(git.tags(place.git_root, place.prefix))]
     return list(dict.fromkeys([*([head] if head else []), *tagged, *git.history(place.git_root, pointers)]))
@@ -431,7 +442,9 @@ def push(dataset: str | Path | Source, remote: str | None = None, *, progress: b
     place = place_of(dataset)
     commits = [version.commit for version in versions(place.source)]
     if not commits:
-        raise InputError(f"{place.prefix} has no version to push.", fix="Make one: dataaudit version commit ...")
+        raise InputError(
+            f"{place.prefix} has no version to push.", fix="Make one: dataaudit version commit ..."
+        )
     sent = 0
     with store.open_repo(place.dvc_root, progress=progress) as repo:
         groups: dict[tuple[Path, ...], list[str]] = {}

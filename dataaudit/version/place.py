@@ -69,7 +69,9 @@ def _ref_part(name: str) -> str:
     >>> _ref_part("my photos.lock")
     'my-photos-lock'
     """
-    safe = "".join("-" if char in " ~^:?*[\\" or ord(char) < 32 or ord(char) == 127 else char for char in name)
+    safe = "".join(
+        "-" if char in " ~^:?*[\\" or ord(char) < 32 or ord(char) == 127 else char for char in name
+    )
     safe = safe.replace("..", "-").replace("@{", "-").strip(".")
     return safe[: -len(".lock")] + "-lock" if safe.endswith(".lock") else safe or "dataset"
 
@@ -113,7 +115,11 @@ def _recorded(path: Path) -> Source | None:
             if (anchor / record["path"]).resolve() == path:
                 root = (anchor / record["root"]).resolve()
                 return Source(
-                    format=record["format"], root=root, path=str(path), anchor=anchor, options=record["options"]
+                    format=record["format"],
+                    root=root,
+                    path=str(path),
+                    anchor=anchor,
+                    options=record["options"],
                 )
     return None
 

@@ -67,14 +67,7 @@ def files_at(place: Place, repo: Any, commit: str, *, name: str) -> dict[str, Fi
         InputError: the dataset isn't in this revision.
         ConflictError: the list of its files is neither in the cache nor on a remote.
     """
-    from dvc_data.index import DataIndexDirError
-
-    targets = targets_at(place, repo, commit)
-    try:
-        found = store.listing(repo, commit, targets)
-    except DataIndexDirError:
-        _fetch(place, repo, commit, targets, name)
-        found = store.listing(repo, commit, targets)
+    found = _listing(place, repo, commit, targets_at(place, repo, commit), name)
     files = {
         path.relative_to(place.root).as_posix(): File(md5=entry.md5, cached=entry.cached)
         for path, entry in found.items()
@@ -93,6 +86,30 @@ def files_at(place: Place, repo: Any, commit: str, *, name: str) -> dict[str, Fi
             fix="`dataaudit version list` shows the versions that hold it.",
         )
     return files
+
+
+def _listing(place: Place, repo: Any, commit: str, targets: list[Path], name: str) -> dict[Path, store.Entry]:
+    from dvc_data.index import DataIndexDirError
+
+    try:
+        return store.listing(repo, commit, targets)
+    except DataIndexDirError:
+        _fetch(place, repo, commit, targets, name)
+        return store.listing(repo, commit, targets)
+
+
+def is_nested(place: Place, repo: Any) -> bool:
+    """Whether the state lies in a folder that DVC tracks as a whole, where git can't hold it."""
+    return store.covering(store.outs(repo), place.state) is not None
+
+
+def state_at(place: Place, repo: Any, commit: str, name: str) -> bytes | None:
+    """Content of the state's file `name` in a commit, from git or, where DVC tracks the state, from its cache."""
+    data = git.show(place.git_root, commit, place.in_git(place.state / name))
+    if data is None and is_nested(place, repo):
+        entry = _listing(place, repo, commit, [place.state], commit[:7]).get(place.state / name)
+        data = entry.cached.read_bytes() if entry is not None and entry.cached.exists() else None
+    return data
 
 
 def _manifest(place: Place) -> str | None:
@@ -128,7 +145,9 @@ def working_files(place: Place, repo: Any) -> dict[str, str]:
     manifest = _manifest(place)
     if manifest is None:
         targets += [path for path in _new_folders(place, targets)]
-    elif not any((place.root / manifest) == path or path in (place.root / manifest).parents for path in targets):
+    elif not any(
+        (place.root / manifest) == path or path in (place.root / manifest).parents for path in targets
+    ):
         targets.append(place.root / manifest)
     found = store.working(repo, targets)
     return {
@@ -186,7 +205,9 @@ def materialize(dataset: str | Path | Source, version: str, *, progress: bool = 
     return _materialize(place, commit, version, progress=progress)[1]
 
 
-def _materialize(place: Place, commit: str, name: str, *, progress: bool) -> tuple[Path, Path, dict[str, File]]:
+def _materialize(
+    place: Place, commit: str, name: str, *, progress: bool
+) -> tuple[Path, Path, dict[str, File]]:
     with store.open_repo(place.dvc_root, progress=progress) as repo:
         files = files_at(place, repo, commit, name=name)
         complete(place, repo, commit, files, name=name)

@@ -72,10 +72,14 @@ def init(root: Path, git_root: Path) -> list[str]:
 def open_repo(root: Path, *, progress: bool = True) -> Iterator[Any]:
     """The ``dvc.repo.Repo`` at `root`, quiet but for its progress bars, its errors turned into ours."""
     with _quiet(progress=progress):
+        from dvc.config import Config
         from dvc.repo import Repo
 
+        # DVC takes the settings of an old commit from that commit; the remotes of today are the ones that work.
         # autostage would put our files into the user's index before the version is committed.
-        repo = Repo(str(root), config={"core": {"autostage": False}})
+        today = Config(str(root / ".dvc"))
+        core = {**today.get("core", {}), "autostage": False}
+        repo = Repo(str(root), config={"core": core, "remote": today.get("remote", {})})
         try:
             yield repo
         finally:
@@ -176,9 +180,7 @@ def working(repo: Any, targets: Iterable[Path]) -> dict[Path, str]:
     for target in targets:
         if not target.exists():
             continue
-        _, _, made = build(
-            repo.cache.local, str(target), localfs, "md5", dry_run=True, ignore=repo.dvcignore
-        )
+        _, _, made = build(repo.cache.local, str(target), localfs, "md5", dry_run=True, ignore=repo.dvcignore)
         if target.is_dir():
             found |= {target.joinpath(*key): entry.value for key, _, entry in made}
         else:
@@ -206,12 +208,14 @@ def fetch(repo: Any, targets: Iterable[Path], *, commit: str, remote: str | None
         ConflictError: the remote doesn't have them all.
     """
     with _remote_errors():
+        repo.cloud.get_remote(name=remote)  # fetch and push do nothing where there is none
         return int(repo.fetch(_at(repo, targets), revs=[commit], workspace=False, remote=remote))
 
 
 def push(repo: Any, targets: Iterable[Path], *, commits: list[str], remote: str | None = None) -> int:
     """Send the objects of `targets` in `commits` to a remote; returns how many files went."""
     with _remote_errors():
+        repo.cloud.get_remote(name=remote)
         return int(repo.push(_at(repo, targets), revs=commits, workspace=False, remote=remote))
 
 

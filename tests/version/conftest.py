@@ -12,12 +12,15 @@ from dataaudit import formats
 from dataaudit.types import Locator, Source, Tables
 
 
-def _read(path, *, format=None, options: Mapping[str, str] = {}) -> Tables:  # noqa: A002, B006
+def _read(path, *, format=None, options: Mapping[str, str] = {}) -> Tables:
     path = Path(path)
     root = path.parent if path.is_file() else path
     own = path.is_file() or (path / ".git").exists()
     source = Source(
-        format="manifest" if path.is_file() else "folder", root=root, path=str(path), anchor=root if own else root.parent
+        format="manifest" if path.is_file() else "folder",
+        root=root,
+        path=str(path),
+        anchor=root if own else root.parent,
     )
     if path.is_file():
         rows = [tuple(line.split(",")) for line in path.read_text().splitlines()[1:]]
@@ -25,13 +28,27 @@ def _read(path, *, format=None, options: Mapping[str, str] = {}) -> Tables:  # n
         files = sorted(f for f in path.rglob("*.png") if ".dataaudit" not in f.relative_to(path).parts)
         rows = [(f.relative_to(path).as_posix(), f.parent.name) for f in files]
     ids = [row[0] for row in rows]
-    split = [row[2] if len(row) > 2 else (None if i.count("/") < 2 else i.split("/")[0]) for i, row in zip(ids, rows)]
+    split = [
+        row[2] if len(row) > 2 else (None if i.count("/") < 2 else i.split("/")[0])
+        for i, row in zip(ids, rows)
+    ]
     images = pd.DataFrame(
-        {"filepath": [str(root / i) for i in ids], "width": pd.NA, "height": pd.NA, "split": split, "digest": None},
+        {
+            "filepath": [str(root / i) for i in ids],
+            "width": pd.NA,
+            "height": pd.NA,
+            "split": split,
+            "digest": None,
+        },
         index=pd.Index(ids, name="sample_id"),
     )
     labels = pd.DataFrame(
-        {"sample_id": ids, "name": [r[1] for r in rows], "geometry": None, "locator": [Locator(file=i) for i in ids]},
+        {
+            "sample_id": ids,
+            "name": [r[1] for r in rows],
+            "geometry": None,
+            "locator": [Locator(file=i) for i in ids],
+        },
         index=pd.Index(ids, name="label_id"),
     )
     return Tables(images=images, labels=labels, classes=tuple(sorted(set(labels["name"]))), source=source)
