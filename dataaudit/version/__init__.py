@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+from dataaudit.version.difference import VersionDiff, diff
 from dataaudit.version.history import Version, checkout, commit, pull, push, versions
 from dataaudit.version.snapshot import materialize, read
 
-__all__ = ["Version", "checkout", "commit", "materialize", "pull", "push", "read", "versions"]
+__all__ = [
+    "Version",
+    "VersionDiff",
+    "checkout",
+    "commit",
+    "diff",
+    "materialize",
+    "pull",
+    "push",
+    "read",
+    "versions",
+]

@@ -6,15 +6,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import folder, git, picture, tree
+from trees import folder, git, picture, tree
 
 from dataaudit import version
 from dataaudit.errors import ConflictError, InputError
-
-
-@pytest.fixture
-def photos(tmp_path):
-    return folder(tmp_path / "work" / "photos")
 
 
 def relabel(root: Path, name: str, old: str, new: str) -> None:
@@ -140,7 +135,7 @@ def test_checkout_refuses_to_lose_labels_that_are_in_no_version(photos):
 def test_checkout_refuses_to_lose_fixes_that_are_in_no_version(photos):
     version.commit(photos, message="as it came")
     note(photos, "fixes.jsonl", '{"op": "relabel"}')
-    with pytest.raises(ConflictError, match="1 fixes in .dataaudit/photos/fixes.jsonl"):
+    with pytest.raises(ConflictError, match=r"1 fixes in \.dataaudit/photos/fixes\.jsonl"):
         version.checkout(photos, "v1")
     assert version.commit(photos, message="a fix and its undo").name == "v2"
 
@@ -319,7 +314,7 @@ def test_an_old_version_is_read_while_the_working_copy_is_dirty(photos):
 
 def test_an_unknown_version_names_those_there_are(photos):
     version.commit(photos, message="as it came")
-    with pytest.raises(InputError, match="no version 'v9' of photos(.|\n)*There are: v1"):
+    with pytest.raises(InputError, match=r"no version 'v9' of photos(.|\n)*There are: v1"):
         version.read(photos, "v9")
 
 

@@ -1,0 +1,123 @@
+"""Pure functions of arrays for what is measured. Ranking metrics are scikit-learn's: use those."""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dataaudit.errors import InputError
+
+__all__ = ["expected_calibration_error", "mcnemar", "wilson_interval"]
+
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.floating[Any]]
+
+
+def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of a share, such as an accuracy, that stays in [0, 1] and holds for few trials.
+
+    Args:
+        successes: how many of the trials succeeded.
+        n: how many trials there were; without any, the interval is all of [0, 1].
+        confidence: in (0, 1).
+
+    Returns:
+        The lower and the upper end, two-sided.
+
+    Raises:
+        InputError: `successes` isn't in [0, n], or `confidence` not in (0, 1).
+
+    Reference:
+        E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", Journal of the American
+        Statistical Association, 1927. Without continuity correction.
+
+    >>> low, high = wilson_interval(8, 10)
+    >>> round(low, 4), round(high, 4)
+    (0.4902, 0.9433)
+    """
+    if not 0 <= successes <= n:
+        raise InputError(f"{successes} successes in {n} trials; expected 0 to {n}.")
+    if not 0 < confidence < 1:
+        raise InputError(f"The confidence is {confidence}; expected a number between 0 and 1, such as 0.95.")
+    if n == 0:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share = successes / n
+    middle = share + z * z / (2 * n)
+    half = z * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
+    scale = 1 + z * z / n
+    low, high = (middle - half) / scale, (middle + half) / scale
+    # Where none or all succeed the end is exactly 0 or 1, and rounding must not move it.
+    return (0.0 if successes == 0 else low), (1.0 if successes == n else high)
+
+
+def mcnemar(a_right: Bools, b_right: Bools) -> tuple[int, int, float]:
+    """Whether two classifiers differ on the same samples, by the exact test of those on which only one is right.
+
+    Args:
+        a_right: (n,) bool, whether the first is right.
+        b_right: (n,) bool, whether the second is right on the same sample.
+
+    Returns:
+        How many only the first has right, how many only the second, and the two-sided p-value in [0, 1].
+
+    Raises:
+        InputError: the shapes differ.
+
+    Reference:
+        Q. McNemar, "Note on the Sampling Error of the Difference Between Correlated Proportions or Percentages",
+        Psychometrika, 1947; exact, by the binomial distribution with p = 1/2, instead of the chi-squared limit.
+
+    >>> mcnemar(np.array([True, False, False, False]), np.array([True, True, True, True]))
+    (0, 3, 0.25)
+    """
+    if a_right.shape != b_right.shape or a_right.ndim != 1:
+        raise InputError(
+            f"The answers have the shapes {a_right.shape} and {b_right.shape}; expected the same (n,)."
+        )
+    from scipy.stats import binomtest
+
+    only_a, only_b = int(np.sum(a_right & ~b_right)), int(np.sum(~a_right & b_right))
+    if only_a + only_b == 0:
+        return 0, 0, 1.0
+    return only_a, only_b, float(binomtest(only_a, only_a + only_b, 0.5).pvalue)
+
+
+def expected_calibration_error(probability: Floats, truth: Bools, bins: int = 10) -> float:
+    """How far stated probabilities lie from how often they come true, on average.
+
+    Args:
+        probability: (n,) in [0, 1], stated for each sample.
+        truth: (n,) bool, whether it came true.
+        bins: number of bins of equal width over [0, 1]; a probability on an edge belongs to the bin above it.
+
+    Returns:
+        The mean over the samples of the distance in their bin, in [0, 1]; 0 for no samples.
+
+    Raises:
+        InputError: the shapes differ, a probability isn't in [0, 1], or there is no bin.
+
+    Reference:
+        C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equation 3.
+
+    >>> expected_calibration_error(np.array([0.25, 0.25, 0.75, 0.75]), np.array([False, False, True, True]), 2)
+    0.25
+    """
+    if probability.shape != truth.shape or probability.ndim != 1:
+        raise InputError(
+            f"The probabilities have the shape {probability.shape} and the truths {truth.shape}; expected the same (n,)."
+        )
+    if bins < 1:
+        raise InputError(f"{bins} bins; expected at least 1.")
+    if len(probability) == 0:
+        return 0.0
+    if not (np.min(probability) >= 0 and np.max(probability) <= 1):
+        raise InputError(
+            f"The probabilities reach from {np.min(probability)} to {np.max(probability)}; expected [0, 1]."
+        )
+    place = np.minimum((probability * bins).astype(np.int64), bins - 1)
+    gaps = np.bincount(place, weights=probability.astype(float) - truth.astype(float), minlength=bins)
+    return float(np.abs(gaps).sum() / len(probability))
