@@ -1,0 +1,112 @@
+"""The report as files: HTML, JSON and the findings as Parquet and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dataaudit import state
+from dataaudit.report.html import to_html
+from dataaudit.report.machine import to_json
+from dataaudit.report.summary import summarize
+from dataaudit.report.text import spreadsheet_safe, storable
+from dataaudit.types import Report
+
+__all__ = ["CSV_COLUMNS", "write", "write_html"]
+
+CSV_COLUMNS = (
+    "finding", "verdict", "label", "reviewer", "note",
+    "code", "sample_id", "given", "suggested", "probability", "message",
+)  # fmt: skip
+"""Columns of findings.csv; with the second to fifth filled in it is a decisions file."""
+
+_PARQUET_TEXT = ("key", "code", "item_id", "sample_id", "given", "suggested", "message", "decision", "group")
+
+
+def write(report: Report, folder: str | Path, *, thumbnails: Path | None = None) -> dict[str, Path]:
+    """Write a report in each form, each file whole or not at all.
+
+    Args:
+        report: the result of an audit.
+        folder: where the files go; made where it doesn't exist.
+        thumbnails: where thumbnails are kept by content; the dataset's cache when left out.
+
+    Returns:
+        The path of each file by its name: ``report.html``, ``report.json``, ``findings.parquet`` and
+        ``findings.csv``.
+    """
+    source = report.tables.source
+    if thumbnails is None and source is not None:
+        thumbnails = state.cache_dir(source) / "thumbnails"
+    summary = summarize(report)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {
+        "report.html": storable(to_html(summary, thumbnails=thumbnails)).encode(),
+        "report.json": to_json(summary).encode(),
+        "findings.parquet": _parquet(summary),
+        "findings.csv": _csv(summary).encode("utf-8"),
+    }
+    return {name: _replace(folder / name, content) for name, content in contents.items()}
+
+
+def write_html(
+    report: Report | Mapping[str, Any], path: str | Path, *, thumbnails: Path | None = None
+) -> Path:
+    """Write the HTML report, whole or not at all.
+
+    Args:
+        report: a report or its summary.
+        path: the file; its folder is made where it doesn't exist.
+        thumbnails: folder where thumbnails are kept by content, or None.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return _replace(path, storable(to_html(report, thumbnails=thumbnails)).encode())
+
+
+def _replace(path: Path, content: bytes) -> Path:
+    staged = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        staged.write_bytes(content)
+        staged.replace(path)
+    finally:
+        staged.unlink(missing_ok=True)
+    return path
+
+
+def _csv(summary: Mapping[str, Any]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for finding in summary["findings"]:
+        row = {**finding, "finding": finding["key"], "label": "", "reviewer": "", "note": "", "verdict": ""}
+        cells = (row[column] for column in CSV_COLUMNS)
+        writer.writerow(
+            [spreadsheet_safe(storable(cell) if isinstance(cell, str) else cell) for cell in cells]
+        )
+    return out.getvalue()
+
+
+def _parquet(summary: Mapping[str, Any]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    findings = summary["findings"]
+    columns: dict[str, Any] = {
+        name: pa.array([None if row[name] is None else storable(row[name]) for row in findings], pa.string())
+        for name in _PARQUET_TEXT
+    }
+    for name in ("score", "probability"):
+        columns[name] = pa.array([row[name] for row in findings], pa.float64())
+    for name in ("evidence", "fix"):
+        texts = [None if row[name] is None else storable(json.dumps(row[name])) for row in findings]
+        columns[name] = pa.array(texts, pa.string())
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink, compression="zstd")
+    return sink.getvalue()

@@ -1,0 +1,114 @@
+"""Findings about images that belong together: which images, and which of them to keep."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+
+from dataaudit.types import Tables
+
+__all__ = ["duplicate_groups"]
+
+
+def duplicate_groups(findings: Sequence[dict[str, Any]], tables: Tables) -> list[dict[str, Any]]:
+    """Join findings that are about the same images.
+
+    Findings belong together when they share a group of their check or an image, be it flagged or only named
+    as the one that it repeats; a pair that is both a duplicate and a leak between splits is one group.
+
+    Args:
+        findings: findings as in a summary, worst first, each with a ``sample_id``.
+        tables: the tables that were audited.
+
+    Returns:
+        One dict a group, in the order of its worst finding: ``codes``, ``messages``, ``score``,
+        ``probability`` (the highest, or None), ``open`` (whether any finding isn't decided as keep) and
+        ``members``. A member has ``sample_id``, ``filepath``, ``digest``, ``split``, ``label``, ``keep``
+        (stays when the others are merged) and ``codes``; the members to keep come first.
+    """
+    related = {finding["key"]: list(_related(finding, tables.images.index)) for finding in findings}
+    parent: dict[object, object] = {}
+    for finding in findings:
+        nodes: list[object] = list(related[finding["key"]])
+        if finding["group"] is not None:
+            nodes.append((finding["code"], finding["group"]))
+        for node in nodes:
+            _join(parent, nodes[0], node)
+    joined: dict[object, list[dict[str, Any]]] = defaultdict(list)
+    for finding in findings:
+        joined[_root(parent, finding["sample_id"])].append(finding)
+    samples = _samples({sample for them in related.values() for sample in them}, tables)
+    return [_group(them, related, samples) for them in joined.values()]
+
+
+def _root(parent: dict[object, object], node: object) -> object:
+    while parent.setdefault(node, node) != node:
+        parent[node] = parent[parent[node]]
+        node = parent[node]
+    return node
+
+
+def _join(parent: dict[object, object], one: object, other: object) -> None:
+    parent[_root(parent, other)] = _root(parent, one)
+
+
+def _related(finding: dict[str, Any], known: pd.Index[Any]) -> Iterator[str]:
+    """The image of a finding, and those that its suggestion, fix and evidence name."""
+    yield finding["sample_id"]
+    fix = finding["fix"]
+    named = [finding["suggested"], fix["new"] if fix is not None else None, *finding["evidence"].values()]
+    for value in named:
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, str) and one != finding["sample_id"] and one in known:
+                yield one
+
+
+def _samples(ids: set[str], tables: Tables) -> dict[str, dict[str, Any]]:
+    index = sorted(ids)
+    images = tables.images.reindex(index)
+    labels = tables.labels[tables.labels["sample_id"].isin(index)].drop_duplicates("sample_id")
+    names = dict(zip(labels["sample_id"], labels["name"], strict=True))
+
+    def text(value: Any) -> str | None:
+        return None if pd.isna(value) else str(value)
+
+    columns = zip(index, images["filepath"], images["digest"], images["split"], strict=True)
+    return {
+        sample: {
+            "sample_id": sample, "filepath": text(path), "digest": text(digest), "split": text(split),
+            "label": text(names.get(sample)),
+        }
+        for sample, path, digest, split in columns
+    }  # fmt: skip
+
+
+def _group(
+    findings: list[dict[str, Any]], related: dict[str, list[str]], samples: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    codes: dict[str, set[str]] = defaultdict(set)
+    merged, targets = set(), set()
+    for finding in findings:
+        codes[finding["sample_id"]].add(finding["code"])
+        fix = finding["fix"]
+        if fix is not None and fix["op"] in ("merge", "drop"):
+            merged.add(finding["sample_id"])
+            targets.add(fix["new"])
+        elif finding["suggested"] in samples:
+            targets.add(finding["suggested"])
+    ids = {sample for finding in findings for sample in related[finding["key"]]}
+    kept = targets - merged
+    probable = [finding["probability"] for finding in findings if finding["probability"] is not None]
+    return {
+        "codes": sorted({finding["code"] for finding in findings}),
+        "messages": list(dict.fromkeys(finding["message"] for finding in findings)),
+        "score": findings[0]["score"],
+        "probability": max(probable, default=None),
+        "open": any(finding["decision"] != "keep" for finding in findings),
+        "members": [
+            {**samples[sample], "keep": sample in kept, "codes": sorted(codes[sample])}
+            for sample in sorted(ids, key=lambda sample: (sample not in kept, sample))
+        ],
+    }

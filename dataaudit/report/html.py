@@ -1,0 +1,211 @@
+"""The report as one HTML file that needs nothing else, and as a fragment for notebooks."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dataaudit.errors import InputError
+from dataaudit.report.summary import as_summary, is_grouped
+from dataaudit.report.text import percent, visible
+from dataaudit.report.thumbnails import thumbnails as make_thumbnails
+from dataaudit.types import Report
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+__all__ = ["to_html"]
+
+MAX_CARDS = 500
+MAX_CARDS_EMBEDDED = 24
+MAX_MEMBERS = 12
+MAX_CLASSES = 250
+MAX_UNREADABLE = 1000
+HEAT_LEVELS = 7
+PLOT_WIDTH, PLOT_HEIGHT = 600, 170
+UNREADABLE = "IMG001"
+
+
+def to_html(
+    report: Report | Mapping[str, Any],
+    *,
+    embed: bool = False,
+    thumbnails: Path | None = None,
+    max_cards: int | None = None,
+) -> str:
+    """The report as HTML that works offline: styles, script and pictures are inside, and it may load nothing.
+
+    Args:
+        report: a report or its summary.
+        embed: a fragment for notebooks instead of a page: one ``div`` with its own styles and no script.
+        thumbnails: folder where thumbnails are kept by content, so that the next report decodes nothing; None
+            keeps none.
+        max_cards: how many pictures there are at most; 500, or 24 in a fragment, when left out.
+
+    Raises:
+        InputError: `max_cards` is negative.
+    """
+    limit = (MAX_CARDS_EMBEDDED if embed else MAX_CARDS) if max_cards is None else max_cards
+    if limit < 0:
+        raise InputError(f"max_cards is {limit}; expected 0 or more.")
+    summary = as_summary(report)
+    shown = _shown(summary, limit)
+    wanted = [*shown["cards"], *(member for group in shown["groups"] for member in group["members"])]
+    pictures = make_thumbnails(
+        ((item["filepath"], item["digest"]) for item in wanted if item["filepath"] is not None),
+        folder=thumbnails,
+    )
+    context = {
+        "summary": summary,
+        "pictures": pictures,
+        "histogram": _histogram(summary["histogram"]),
+        "matrix": _matrix(summary["matrix"]),
+        "classes": _classes(summary["classes"]),
+        "largest_share": max((entry["share"] for entry in summary["codes"]), default=0.0),
+        **shown,
+    }
+    if embed:
+        return _environment().get_template("embed.html").render(context, style=_asset("embed.css"))
+    style, script = _asset("report.css"), _asset("report.js")
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(context, style=style, script=script, style_hash=_hash(style), script_hash=_hash(script))
+    )
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("dataaudit.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["shown"] = visible
+    environment.filters["percent"] = percent
+    environment.filters["setting"] = lambda value: (
+        value if isinstance(value, str) else json.dumps(value, indent=1)
+    )
+    environment.filters["seconds"] = lambda value: f"{value:.2f} s" if value < 10 else f"{value:,.0f} s"
+    return environment
+
+
+@cache
+def _asset(name: str) -> Any:
+    from markupsafe import Markup
+
+    # Text of the package itself, the only text in a page that isn't escaped.
+    return Markup((Path(__file__).parent / "templates" / name).read_text(encoding="utf-8"))
+
+
+def _hash(text: str) -> str:
+    """The content as a source of a Content-Security-Policy, so that no other script or style may run."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+
+
+def _shown(summary: Mapping[str, Any], limit: int) -> dict[str, Any]:
+    """What is shown as pictures, what as lines, and how much of each is left out."""
+    findings = summary["findings"]
+    single = [finding for finding in findings if finding["sample_id"] is not None and not is_grouped(finding)]
+    cards = sorted(
+        (finding for finding in single if finding["code"] != UNREADABLE),
+        key=lambda one: one["decision"] == "keep",
+    )
+    groups = [
+        {**group, "n": len(group["members"]), "members": group["members"][:MAX_MEMBERS]}
+        for group in summary["groups"]
+    ]
+    # A third of the pictures is for groups, so that many label errors don't hide every duplicate.
+    n_members = sum(len(group["members"]) for group in groups)
+    n_cards = min(len(cards), max(limit - n_members, limit - limit // 3))
+    room, chosen = limit - n_cards, []
+    for group in groups:
+        if len(group["members"]) > room:
+            break
+        room -= len(group["members"])
+        chosen.append(group)
+    unreadable = [finding for finding in single if finding["code"] == UNREADABLE]
+    names = {card[side] for card in cards[:n_cards] for side in ("given", "suggested")} - {None}
+    return {
+        "cards": cards[:n_cards],
+        "cards_left_out": len(cards) - n_cards,
+        "card_codes": sorted({card["code"] for card in cards[:n_cards]}),
+        "card_classes": sorted(names),
+        "groups": chosen,
+        "n_groups": len(groups),
+        "groups_left_out": len(groups) - len(chosen),
+        "unreadable": unreadable[:MAX_UNREADABLE],
+        "unreadable_left_out": max(0, len(unreadable) - MAX_UNREADABLE),
+        "general": [finding for finding in findings if finding["sample_id"] is None],
+    }
+
+
+def _classes(classes: list[dict[str, Any]]) -> dict[str, Any]:
+    ranked = sorted(classes, key=lambda entry: (-entry["flagged"], -entry["share"], entry["name"]))
+    largest = max((entry["share"] for entry in ranked), default=0.0)
+    return {
+        "rows": ranked[:MAX_CLASSES],
+        "left_out": max(0, len(ranked) - MAX_CLASSES),
+        "largest": largest or 1.0,
+    }
+
+
+def _matrix(matrix: Mapping[str, Any]) -> dict[str, Any]:
+    """The matrix with a level of heat for each cell: 0 for none, 1 to 7 by the square root of the count."""
+    most = max((n for row in matrix["counts"] for n in row), default=0)
+    rows = [
+        {
+            "name": name,
+            "cells": [
+                {
+                    "n": n,
+                    "to": matrix["classes"][column],
+                    "heat": n and math.ceil(HEAT_LEVELS * math.sqrt(n / most)),
+                }
+                for column, n in enumerate(counts)
+            ],
+        }
+        for name, counts in zip(matrix["classes"], matrix["counts"], strict=True)
+    ]
+    return {**matrix, "rows": rows, "most": most}
+
+
+def _histogram(histogram: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Bars and ticks in pixels; by the square root, so that the few flagged stay visible beside the many."""
+    if histogram is None:
+        return None
+    edges, flagged, others = histogram["edges"], histogram["flagged"], histogram["not_flagged"]
+    most = max(max(flagged), max(others), 1)
+
+    def height(n: float) -> float:
+        return round(PLOT_HEIGHT * math.sqrt(n / most), 2)
+
+    step = PLOT_WIDTH / len(flagged)
+    bars = [
+        {
+            "x": round(index * step, 2),
+            "width": round(step / 2 - 1.5, 2),
+            "flagged": height(yes),
+            "other": height(no),
+            "title": f"score {edges[index]:.2f} to {edges[index + 1]:.2f}: {yes:,} flagged, {no:,} not",
+        }
+        for index, (yes, no) in enumerate(zip(flagged, others, strict=True))
+    ]
+    ticks: list[dict[str, Any]] = []
+    for n in (factor * 10**power for power in range(9, -1, -1) for factor in (5, 2, 1)):
+        if n <= most and (not ticks or ticks[-1]["up"] - height(n) > 26):
+            ticks.append({"up": height(n), "text": f"{n:,}"})
+    return {
+        **histogram, "bars": bars, "ticks": [tick for tick in ticks if tick["up"] > 18], "step": step,
+        "width": PLOT_WIDTH, "height": PLOT_HEIGHT,
+    }  # fmt: skip

@@ -1,0 +1,357 @@
+"""From a report to a plain dict: everything that any output needs, ready for JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dataaudit import registry
+from dataaudit.errors import InputError
+from dataaudit.report.groups import duplicate_groups
+from dataaudit.types import Finding, Report, Tables
+
+__all__ = ["Summary", "as_summary", "is_grouped", "summarize"]
+
+Summary = dict[str, Any]
+
+MATRIX_CLASSES = 40
+HISTOGRAM_CODE = "LBL001"
+HISTOGRAM_BINS = 20
+
+
+def summarize(report: Report, *, max_shown: int | None = None) -> Summary:
+    """Everything that an output needs to know about a report, as plain dicts, lists, strings and numbers.
+
+    Args:
+        report: the result of an audit.
+        max_shown: how many findings the list holds at most, worst first; the counts cover all of them.
+
+    Returns:
+        A dict that ``json.dumps`` takes as it is, with the keys ``schema``, ``version``, ``dataset``,
+        ``digest``, ``params``, ``counts``, ``estimate``, ``codes`` (one entry a check that ran), ``open``
+        (findings and images by code, family and ``any``, without those that a person decided to keep),
+        ``classes``, ``matrix``, ``histogram``, ``findings``, ``left_out`` (how many findings `max_shown`
+        cut), ``groups``, ``skipped`` and ``timings``.
+
+    Raises:
+        InputError: `max_shown` is negative.
+    """
+    if max_shown is not None and max_shown < 0:
+        raise InputError(f"max_shown is {max_shown}; expected 0 or more, or None for all findings.")
+    findings = _findings(report)
+    considered = [finding for finding in findings if finding["decision"] != "keep"]
+    shown = findings if max_shown is None else findings[:max_shown]
+    counts = _counts(report.tables, findings, considered)
+    return {
+        "schema": 1,
+        "version": _version(),
+        "dataset": _dataset(report.tables),
+        "digest": report.digest,
+        "params": _plain(report.params),
+        "counts": counts,
+        "estimate": _estimate(considered, counts),
+        "codes": _codes(report, findings, considered),
+        "open": _open(considered),
+        "classes": _classes(report.tables, considered),
+        "matrix": _matrix(report.tables.classes, considered),
+        "histogram": _histogram(report),
+        "findings": shown,
+        "left_out": len(findings) - len(shown),
+        "groups": duplicate_groups([finding for finding in shown if is_grouped(finding)], report.tables),
+        "skipped": _skipped(report),
+        "timings": {str(step): float(seconds) for step, seconds in report.timings.items()},
+    }
+
+
+def as_summary(report: Report | Mapping[str, Any]) -> Summary:
+    """The summary of a report; a summary is handed back as it is."""
+    return summarize(report) if isinstance(report, Report) else dict(report)
+
+
+def is_grouped(finding: Mapping[str, Any]) -> bool:
+    """Whether a finding is about several images that belong together, and is looked at beside them."""
+    return finding["sample_id"] is not None and (
+        finding["group"] is not None or finding["code"] == "LBL002" or finding["code"][:3] in ("DUP", "SPL")
+    )
+
+
+def _version() -> str:
+    from dataaudit import __version__
+
+    return __version__
+
+
+def _dataset(tables: Tables) -> dict[str, Any]:
+    source = tables.source
+    if source is None:
+        return {"name": "tables", "format": "tables", "path": None, "root": None, "task": tables.task}
+    path = Path(source.path)
+    below = source.root is not None and path != source.root
+    return {
+        "name": source.path
+        if source.root is None
+        else f"{path.parent.name}/{path.name}"
+        if below
+        else path.name,
+        "format": source.format,
+        "path": source.path,
+        "root": None if source.root is None else str(source.root),
+        "task": tables.task,
+    }
+
+
+def _text(value: Any) -> str | None:
+    return (
+        None
+        if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
+        else str(value)
+    )
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _plain(value: Any) -> Any:
+    """`value` in the types of JSON: numpy scalars and arrays, paths, sets and NaN are turned into them."""
+    if value is None or isinstance(value, (bool, str, int)):
+        return value
+    if isinstance(value, float):
+        return _number(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return sorted((_plain(item) for item in value), key=str)
+    if isinstance(value, (np.ndarray, np.generic, pd.Series, pd.Index)):
+        return _plain(value.tolist())
+    if isinstance(value, Sequence):
+        return [_plain(item) for item in value]
+    return None if value is pd.NA or value is pd.NaT else str(value)
+
+
+def _findings(report: Report) -> list[dict[str, Any]]:
+    """The findings as dicts, worst first, with what is known about their images."""
+    images, labels = report.tables.images, report.tables.labels
+    ids = pd.Index([finding.sample_id for finding in report.items], dtype=object)
+    where = images.index.get_indexer(ids)
+    columns = {name: images[name].to_numpy(dtype=object) for name in ("filepath", "split", "digest")}
+    by_sample = labels.drop_duplicates("sample_id").reset_index(drop=True)
+    first = pd.Index(by_sample["sample_id"].astype(object)).get_indexer(ids)
+    own = labels.index.get_indexer(pd.Index([finding.item_id for finding in report.items], dtype=object))
+    rows = []
+    for finding, at, label, item in zip(report.items, where, first, own, strict=True):
+        about = labels.iloc[item] if item >= 0 else by_sample.iloc[label] if label >= 0 else None
+        row = _finding(finding)
+        row.update({name: _text(values[at]) if at >= 0 else None for name, values in columns.items()})
+        row["label"] = None if about is None else _text(about["name"])
+        locator = (
+            finding.fix.locator if finding.fix is not None else None if about is None else about["locator"]
+        )
+        row["locator"] = dataclasses.asdict(locator) if dataclasses.is_dataclass(locator) else None  # type: ignore[arg-type]
+        rows.append(row)
+    rows.sort(key=lambda row: (row["score"], -(row["probability"] or 0.0)))
+    return rows
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    evidence = _plain(finding.evidence)
+    return {
+        "key": finding.key,
+        "code": finding.code,
+        "item_id": str(finding.item_id),
+        "sample_id": finding.sample_id,
+        "given": _text(finding.given),
+        "suggested": _text(finding.suggested),
+        "score": float(finding.score),
+        "probability": _number(finding.probability),
+        "message": finding.message,
+        "decision": finding.decision,
+        "group": _text(evidence.get("group")),
+        "evidence": evidence,
+        "fix": None if finding.fix is None else _plain(dataclasses.asdict(finding.fix)),
+    }
+
+
+def _counts(
+    tables: Tables, findings: list[dict[str, Any]], considered: list[dict[str, Any]]
+) -> dict[str, Any]:
+    named = tables.labels[tables.labels["name"].notna()]
+    splits = tables.images["split"].dropna().astype(str).value_counts(sort=False)
+    probable = [finding["probability"] for finding in considered if finding["probability"] is not None]
+    return {
+        "images": len(tables.images),
+        "labels": len(named),
+        "classes": len(tables.classes),
+        "splits": {str(name): int(n) for name, n in splits.items()},
+        "unlabeled": len(tables.images) - int(named["sample_id"].nunique()),
+        "findings": len(findings),
+        "open": len(considered),
+        "kept": len(findings) - len(considered),
+        "flagged_images": _n_images(considered),
+        "expected": sum(probable) if probable else None,
+        "with_probability": len(probable),
+    }
+
+
+def _n_images(findings: list[dict[str, Any]]) -> int:
+    return len({finding["sample_id"] for finding in findings} - {None})
+
+
+def _estimate(considered: list[dict[str, Any]], counts: Mapping[str, Any]) -> str:
+    """The sentence that says how many of the findings are real."""
+    kept = f" {counts['kept']:,} more were kept as they are by a person." if counts["kept"] else ""
+    if not considered:
+        return f"Nothing to fix in {counts['images']:,} images.{kept}"
+    probable = [finding for finding in considered if finding["probability"] is not None]
+    n, others = len(probable), len(considered) - len(probable)
+    if not n:
+        return f"{_plural(others, 'finding')} in {counts['images']:,} images.{kept}"
+    labels = all(finding["code"].startswith("LBL") for finding in probable)
+    noun = "label finding" if labels else "finding"
+    real = round(counts["expected"])
+    verb = "is" if real == 1 else "are"
+    sentence = f"Of {'this' if n == 1 else 'these'} {_plural(n, noun)}, about {real:,} {verb} "
+    sentence += "wrong." if labels else "real."
+    rest = (
+        f" {_plural(others, 'other finding')} {'has' if others == 1 else 'have'} no probability."
+        if others
+        else ""
+    )
+    return sentence + rest + kept
+
+
+def _plural(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def _codes(
+    report: Report, findings: list[dict[str, Any]], considered: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """One entry for each check that ran, and for each code that findings have."""
+    known = registry.checks()
+    images = len(report.tables.images)
+    n_all = Counter(finding["code"] for finding in findings)
+    by_code: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for finding in considered:
+        by_code[finding["code"]].append(finding)
+    rows = []
+    for code in sorted({*report.outcomes, *n_all}):
+        mine = by_code[code]
+        probable = [finding["probability"] for finding in mine if finding["probability"] is not None]
+        check = known.get(code)
+        rows.append(
+            {
+                "code": code,
+                "name": "" if check is None else check.name,
+                "summary": "" if check is None else check.summary,
+                "explain": "" if check is None else check.explain,
+                "level": None if check is None else check.level,
+                "items": len(report.outcomes[code].score) if code in report.outcomes else None,
+                "findings": n_all[code],
+                "open": len(mine),
+                "images": _n_images(mine),
+                "share": _n_images(mine) / images if images else 0.0,
+                "expected": sum(probable) if probable else None,
+            }
+        )
+    return rows
+
+
+def _open(considered: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """Findings and distinct images by code, by family and in all."""
+    members: dict[str, list[dict[str, Any]]] = defaultdict(list, {"any": considered})
+    for finding in considered:
+        members[finding["code"]].append(finding)
+        members[finding["code"][:3]].append(finding)
+    return {
+        name: {"findings": len(them), "images": _n_images(them)} for name, them in sorted(members.items())
+    }
+
+
+def _classes(tables: Tables, considered: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One entry a class: how many labels, how many of them doubtful, and what is suggested most often."""
+    sizes = tables.labels["name"].value_counts()
+    chances: dict[str, dict[str, float | None]] = defaultdict(dict)
+    suggestions: dict[str, Counter[str]] = defaultdict(Counter)
+    for finding in considered:
+        given, item, probability = finding["given"], finding["item_id"], finding["probability"]
+        if not finding["code"].startswith("LBL") or given is None:
+            continue
+        before = chances[given].get(item)
+        chances[given][item] = before if probability is None else max(probability, before or 0.0)
+        if finding["suggested"] is not None and finding["suggested"] != given:
+            suggestions[given][finding["suggested"]] += 1
+    rows = []
+    for name in tables.classes:
+        n, mine = int(sizes.get(name, 0)), chances.get(name, {})
+        probable = [chance for chance in mine.values() if chance is not None]
+        common = suggestions[name].most_common(1) if name in suggestions else []
+        rows.append(
+            {
+                "name": name,
+                "n": n,
+                "flagged": len(mine),
+                "share": len(mine) / n if n else 0.0,
+                "expected": sum(probable) if probable else None,
+                "suggestion": common[0][0] if common else None,
+                "suggestion_n": common[0][1] if common else 0,
+            }
+        )
+    return rows
+
+
+def _matrix(classes: Sequence[str], considered: list[dict[str, Any]]) -> dict[str, Any]:
+    """How often each class is suggested in place of each given one; rows given, columns suggested."""
+    known = set(classes)
+    moves = {
+        (finding["item_id"], finding["given"], finding["suggested"])
+        for finding in considered
+        if finding["code"].startswith("LBL") and {finding["given"], finding["suggested"]} <= known
+    }
+    pairs = Counter((given, suggested) for _, given, suggested in moves if given != suggested)
+    affected: Counter[str] = Counter()
+    for (given, suggested), n in pairs.items():
+        affected[given] += n
+        affected[suggested] += n
+    chosen = list(classes)
+    if len(classes) > MATRIX_CLASSES:
+        ranked = sorted(affected, key=lambda name: (-affected[name], name))
+        chosen = sorted(ranked[:MATRIX_CLASSES])
+    counts = [[pairs[given, suggested] for suggested in chosen] for given in chosen]
+    shown = sum(map(sum, counts))
+    return {
+        "classes": chosen,
+        "counts": counts,
+        "classes_left_out": len(classes) - len(chosen),
+        "findings_left_out": sum(pairs.values()) - shown,
+    }
+
+
+def _histogram(report: Report) -> dict[str, Any] | None:
+    outcome = report.outcomes.get(HISTOGRAM_CODE)
+    if outcome is None or not len(outcome.score):
+        return None
+    scores, flagged = outcome.score.to_numpy(dtype=float), outcome.flagged.to_numpy(dtype=bool)
+    yes, edges = np.histogram(scores[flagged], bins=HISTOGRAM_BINS, range=(0.0, 1.0))
+    no, _ = np.histogram(scores[~flagged], bins=HISTOGRAM_BINS, range=(0.0, 1.0))
+    return {
+        "code": HISTOGRAM_CODE,
+        "edges": [round(float(edge), 6) for edge in edges],
+        "flagged": [int(n) for n in yes],
+        "not_flagged": [int(n) for n in no],
+    }
+
+
+def _skipped(report: Report) -> list[dict[str, str]]:
+    known = registry.checks()
+    return [
+        {"code": code, "name": known[code].name if code in known else "", "reason": reason}
+        for code, reason in sorted(report.skipped.items())
+    ]

@@ -1,0 +1,147 @@
+"""The report in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dataaudit.report.summary import as_summary, is_grouped
+from dataaudit.report.text import percent, visible
+from dataaudit.types import Report
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+__all__ = ["to_terminal"]
+
+WORST = 10
+
+
+def to_terminal(
+    report: Report | Mapping[str, Any], console: Console | None = None, *, html: str | Path | None = None
+) -> None:
+    """Print a report: what was audited, the findings by check, the worst of them, and what was skipped.
+
+    Args:
+        report: a report or its summary.
+        console: where to print; standard output when left out. There is no colour where it isn't a terminal.
+        html: where the HTML report lies, to be named in the last line.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    summary = as_summary(report)
+    console = console or Console()
+    console.print()
+    console.print(_header(summary))
+    console.print()
+    if summary["codes"]:
+        console.print(_codes(summary))
+        console.print()
+    worst = _worst(summary["findings"])
+    if worst:
+        console.print(Text("Look at these first", style="bold"))
+        console.print(_findings(worst))
+        console.print()
+    style = "bold green" if not summary["counts"]["open"] else "bold"
+    console.print(Text(visible(summary["estimate"]), style=style))
+    if summary["skipped"]:
+        skipped = "; ".join(f"{entry['code']} {entry['reason']}" for entry in summary["skipped"])
+        console.print(Text(f"Skipped: {visible(skipped)}", style="dim"))
+    if html is not None:
+        console.print(Text.assemble("Report: ", (visible(str(html)), "cyan")), soft_wrap=True)
+
+
+def _header(summary: Mapping[str, Any]) -> Text:
+    from rich.text import Text
+
+    dataset, counts = summary["dataset"], summary["counts"]
+    parts = [dataset["format"], f"{counts['images']:,} images", f"{counts['classes']:,} classes"]
+    if counts["splits"]:
+        parts.append(", ".join(f"{name} {n:,}" for name, n in counts["splits"].items()))
+    if counts["unlabeled"]:
+        parts.append(f"{counts['unlabeled']:,} unlabeled")
+    return Text.assemble((visible(dataset["name"]), "bold"), ("  " + visible("  ·  ".join(parts)), "dim"))
+
+
+def _table(*columns: tuple[str, str]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
+    for name, justify in columns:
+        right = justify == "right"
+        table.add_column(name, justify="right" if right else "left", no_wrap=right, overflow="fold")
+    return table
+
+
+def _codes(summary: Mapping[str, Any]) -> Table:
+    from rich.text import Text
+
+    table = _table(
+        ("Check", "left"),
+        ("What it finds", "left"),
+        ("Findings", "right"),
+        ("Images", "right"),
+        ("Real", "right"),
+    )
+    for entry in summary["codes"]:
+        found = entry["open"] > 0
+        expected = "" if entry["expected"] is None else f"≈{entry['expected']:,.0f}"
+        table.add_row(
+            Text(entry["code"], style=_style(entry["code"]) if found else "dim"),
+            Text(visible(entry["summary"] or entry["name"]).rstrip("."), style="" if found else "dim"),
+            Text(f"{entry['open']:,}" if found else "none", style="bold" if found else "dim"),
+            Text(percent(entry["share"]) if found else "", style="dim"),
+            Text(expected),
+        )
+    return table
+
+
+def _findings(worst: list[Mapping[str, Any]]) -> Table:
+    from rich.text import Text
+
+    table = _table(("Check", "left"), ("Image", "left"), ("Given → suggested", "left"), ("Chance", "right"))
+    for finding in worst:
+        given, suggested = finding["given"], finding["suggested"]
+        if given is not None and suggested is not None:
+            change = Text.assemble((visible(given), "red"), (" → ", "dim"), (visible(suggested), "green"))
+        else:
+            change = Text(visible(finding["message"]))
+        chance = finding["probability"]
+        table.add_row(
+            Text(finding["code"], style=_style(finding["code"])),
+            Text(visible(finding["sample_id"] or finding["item_id"])),
+            change,
+            Text("" if chance is None else percent(chance)),
+        )
+    return table
+
+
+def _style(code: str) -> str:
+    return {"LBL": "red", "DUP": "blue", "SPL": "magenta", "IMG": "yellow"}.get(code[:3], "cyan")
+
+
+def _worst(findings: list[dict[str, Any]]) -> list[Mapping[str, Any]]:
+    """The worst findings: one of each check, then those of the labels before the others."""
+    queues: dict[str, list[Mapping[str, Any]]] = {}
+    seen: set[tuple[str, str]] = set()
+    for finding in findings:
+        if finding["decision"] == "keep":
+            continue
+        if is_grouped(finding) and finding["group"] is not None:
+            if (finding["code"], finding["group"]) in seen:
+                continue
+            seen.add((finding["code"], finding["group"]))
+        queues.setdefault(finding["code"], []).append(finding)
+    order = sorted(queues, key=lambda code: (code[:3] != "LBL", code))
+    room = max(0, WORST - len(order))
+    chosen: list[Mapping[str, Any]] = []
+    for code in order[:WORST]:
+        more = queues[code][: 1 + room]
+        room -= len(more) - 1
+        chosen += more
+    return chosen
