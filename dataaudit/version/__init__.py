@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataaudit.version.comparison import Comparison, compare
 from dataaudit.version.difference import VersionDiff, diff
 from dataaudit.version.history import Version, checkout, commit, pull, push, versions
 from dataaudit.version.snapshot import materialize, read
 
 __all__ = [
+    "Comparison",
     "Version",
     "VersionDiff",
     "checkout",
     "commit",
+    "compare",
     "diff",
     "materialize",
     "pull",

@@ -15,7 +15,7 @@ from dataaudit.types import Source, Tables
 from dataaudit.version.place import place_of
 from dataaudit.version.snapshot import read, working_tables
 
-__all__ = ["VersionDiff", "diff", "diff_tables"]
+__all__ = ["VersionDiff", "diff", "diff_tables", "samples"]
 
 KINDS = ("relabeled", "added", "dropped", "moved to another split", "changed content", "renamed")
 _COLUMNS = ("kind", "sample_id", "before", "old", "new")
@@ -148,7 +148,7 @@ def diff_tables(old: Tables, new: Tables, *, a: str, b: str) -> VersionDiff:
         a: name of the older state.
         b: name of the newer state.
     """
-    left, right = _samples(old), _samples(new)
+    left, right = samples(old), samples(new)
     pairs = _pairs(left, right)
     before = left.loc[pairs["before"]].reset_index(drop=True)
     after = right.loc[pairs["after"]].reset_index(drop=True)
@@ -173,8 +173,8 @@ def diff_tables(old: Tables, new: Tables, *, a: str, b: str) -> VersionDiff:
     )
 
 
-def _samples(tables: Tables) -> pd.DataFrame:
-    """One row a sample by position: its id, digest, split, labels as one name, and its file's own name."""
+def samples(tables: Tables) -> pd.DataFrame:
+    """One row a sample by position: `sample_id`, `digest`, `split`, `name` (its labels as one) and `file`."""
     names = tables.labels.groupby("sample_id")["name"].agg(_joined)
     images = tables.images
     return pd.DataFrame(

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,7 +15,16 @@ from dataaudit import state
 from dataaudit.errors import ConflictError, InputError
 from dataaudit.types import Source, Tables
 from dataaudit.version import git, store
-from dataaudit.version.place import RECORD, Place, check_not_in_git, place_of, read_tables, targets_of
+from dataaudit.version.place import (
+    RECORD,
+    Place,
+    check_not_in_git,
+    place_of,
+    read_tables,
+    targets_of,
+    write,
+    write_json,
+)
 from dataaudit.version.snapshot import (
     File,
     complete,
@@ -138,7 +145,7 @@ def _add(
     tracked = [target for target in targets if place.in_git(target) not in in_git]
     nested = store.covering(known, place.state) is not None
     lines = _leave_out_state(place, nested=nested)
-    _write(place.state / RECORD, _json(place.record(targets)))
+    write_json(place.state / RECORD, place.record(targets))
     if nested:
         _figures(place, tables, summary)
     repo._reset()  # a .dvcignore may just have been written
@@ -168,7 +175,7 @@ def _is_gone(place: Place, out: store.Out, targets: list[Path]) -> bool:
 def _leave_out_state(place: Place, *, nested: bool) -> dict[str, list[str]]:
     """Keep DVC out of the cache and the reports; returns the lines that git is to hold of a shared file."""
     if not nested:
-        _write(place.source.anchor / state.FOLDER / ".dvcignore", "\n".join(_IGNORED_BY_DVC).encode() + b"\n")
+        write(place.source.anchor / state.FOLDER / ".dvcignore", "\n".join(_IGNORED_BY_DVC).encode() + b"\n")
         return {}
     folder = (place.source.anchor / state.FOLDER).relative_to(place.dvc_root).as_posix()
     wanted = [f"/{folder}{pattern}" for pattern in (*_IGNORED_BY_DVC, "/.gitignore")]
@@ -176,7 +183,7 @@ def _leave_out_state(place: Place, *, nested: bool) -> dict[str, list[str]]:
     text = file.read_text(encoding="utf-8") if file.exists() else ""
     missing = [line for line in wanted if line not in text.splitlines()]
     if missing:
-        _write(
+        write(
             file,
             (text + ("" if text.endswith("\n") or not text else "\n") + "\n".join(missing) + "\n").encode(),
         )
@@ -209,7 +216,7 @@ def _figures(place: Place, tables: Tables, summary: Mapping[str, Any] | None) ->
         "labels": {str(name): int(n) for name, n in counts.items()},
         **(summary or {}),
     }
-    _write(place.state / METRICS, _json(figures))
+    write_json(place.state / METRICS, figures)
     return {place.in_git(path): path.read_bytes() for path in (place.state / METRICS, *declare(place))}
 
 
@@ -221,7 +228,7 @@ def declare(place: Place) -> list[Path]:
     text = f"metrics:\n- {METRICS}\n"
     if (place.state / "compare.json").exists():
         text += "- compare.json\nplots:\n- compare.csv:\n    x: version\n    y: accuracy\n"
-    _write(file, text.encode())
+    write(file, text.encode())
     return [file]
 
 
@@ -311,7 +318,7 @@ def checkout(
             refuse_unsaved(place, repo, f"dataaudit version checkout {place.source.path} {version}")
         files = files_at(place, repo, commit, name=version)
         complete(place, repo, commit, files, name=version)
-        _write(_marker(place), version.encode())
+        write(_marker(place), version.encode())
         kept = {name: state_at(place, repo, commit, name) for name in _RESTORED}
         _place_files(place, repo, commit, files)
     for name, data in kept.items():
@@ -328,7 +335,7 @@ def _place_files(place: Place, repo: Any, commit: str, files: Mapping[str, File]
     targets = targets_at(place, repo, commit)
     for path, file in files.items():
         if file.data is not None:
-            _write(place.root / path, file.data)
+            write(place.root / path, file.data)
     pointers = [target.with_name(target.name + ".dvc") for target in targets]
     if all(git.show(place.git_root, commit, place.in_git(pointer)) is not None for pointer in pointers):
         stale = [
@@ -351,7 +358,7 @@ def _copy_files(place: Place, repo: Any, files: Mapping[str, File]) -> None:
     have = working_files(place, repo)
     for path, file in files.items():
         if have.get(path) != file.md5 and file.cached is not None:
-            _write(place.root / path, file.cached.read_bytes())
+            write(place.root / path, file.cached.read_bytes())
     for path in have.keys() - files.keys():
         (place.root / path).unlink()
 
@@ -367,7 +374,7 @@ def _set(path: Path, data: bytes | None) -> None:
     if data is None:
         path.unlink(missing_ok=True)
     else:
-        _write(path, data)
+        write(path, data)
 
 
 def refuse_unsaved(place: Place, repo: Any, command: str) -> None:
@@ -479,21 +486,3 @@ def pull(dataset: str | Path | Source, remote: str | None = None, *, progress: b
         came = store.fetch(repo, targets_at(place, repo, head), commit=head, remote=remote)
         _place_files(place, repo, head, files_at(place, repo, head, name="HEAD"))
     return came
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False) + "\n").encode()
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, made = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        made_path = Path(made)
-        made_path.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o644)
-        made_path.replace(path)
-    finally:
-        Path(made).unlink(missing_ok=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +16,9 @@ from dataaudit.errors import InputError
 from dataaudit.types import Source, Tables
 from dataaudit.version import git, store
 
-__all__ = ["Place", "locate", "place_of", "read_tables"]
+__all__ = [
+    "RECORD", "Place", "check_not_in_git", "locate", "place_of", "read_tables", "targets_of", "write", "write_json",
+]  # fmt: skip
 
 RECORD = "dataset.json"
 MAX_LOOSE_FILES = 100
@@ -214,3 +218,22 @@ def check_not_in_git(place: Place, targets: Iterable[Path]) -> list[str]:
             "images over to DVC'. Then commit the version again.",
         )
     return [name for name in held if name == manifest]
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file as a whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    made = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        made.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o644)
+        made.replace(path)
+    finally:
+        made.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON, as a whole or not at all."""
+    write(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
