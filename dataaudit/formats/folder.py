@@ -229,7 +229,7 @@ def _has_splits(root: Path) -> bool:
             raise FormatError(
                 f"The split folders {', '.join(splits)} hold images and no class folders.",
                 where=root,
-                fix=f"Put the images into class folders, as in {splits[0]}/<class>/1.jpg, or load a manifest.",
+                fix=f"Put the images into class folders, as {splits[0]}/<class>/1.jpg, or load a manifest.",
             )
         return False  # a class that happens to be named like a split, such as a train among vehicles
     others = [name for name in full if name not in splits]

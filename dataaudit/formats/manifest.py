@@ -30,6 +30,7 @@ SPLIT = ("split", "subset")
 SUFFIXES = (".csv", ".tsv", ".parquet", ".pq")
 
 _PARQUET = (".parquet", ".pq")
+_ROLES = ("filepath", "label", "split")
 
 
 class _Row(NamedTuple):
@@ -67,7 +68,7 @@ def read(path: Path, *, options: Mapping[str, str] | None = None) -> Tables:
 
     Args:
         path: the file, or a folder with one manifest in it.
-        options: ``filepath``, ``label`` and ``split``: names of the columns, where they aren't the usual ones.
+        options: ``filepath``, ``label`` and ``split``: names of columns, where they aren't the usual.
 
     Returns:
         Samples in the order of the rows.
@@ -192,10 +193,8 @@ def _fits(names: Sequence[str]) -> bool:
 def _columns(names: Sequence[str], options: Mapping[str, str], where: Path) -> dict[str, str]:
     """Names of the columns for filepath, label and, where there is one, split."""
     for option in options:
-        if option not in ("filepath", "label", "split"):
-            raise InputError(
-                f"The format {NAME!r} has no option {option!r}. {nearest(option, ('filepath', 'label', 'split'))}"
-            )
+        if option not in _ROLES:
+            raise InputError(f"The format {NAME!r} has no option {option!r}. {nearest(option, _ROLES)}")
     chosen = {}
     for role, usual in (("filepath", FILEPATH), ("label", LABEL), ("split", SPLIT)):
         if role in options:
@@ -297,7 +296,7 @@ def _check_some_exist(file: Path, filepaths: Sequence[str], first: Locator) -> N
     raise FormatError(
         f"None of the {len(filepaths)} images is there; the first would be {filepaths[0]}.",
         where=f"{file}:{first.item}",
-        fix="Paths are relative to the manifest's folder: move the manifest to where they begin, or correct them.",
+        fix="Paths are relative to the manifest's folder: move it to where they begin, or correct them.",
     )
 
 

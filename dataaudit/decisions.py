@@ -1,0 +1,295 @@
+"""Decisions: read from a table that people filled in, kept beside the dataset, and looked up by finding."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dataaudit import journal, state
+from dataaudit.errors import DataAuditError, InputError, nearest
+from dataaudit.formats import _cells
+from dataaudit.types import VERDICTS, Decision, Finding, Fix, Locator, Report, Source
+
+__all__ = ["fix_from_json", "fix_to_json", "latest", "read", "record", "write_template"]
+
+_ANSWERS = ("finding", "verdict", "label", "reviewer", "note")
+_CONTEXT = ("code", "sample_id", "given", "suggested", "probability", "message")
+_KEPT = ("fix", "at")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """One answer and the place it stands at."""
+
+    where: str
+    cells: Mapping[str, Any]
+
+    def text(self, name: str) -> str:
+        value = self.cells.get(name)
+        return "" if value is None else str(value).strip()
+
+
+def read(path: str | Path, report: Report, *, new_classes: bool = False) -> list[Decision]:
+    """Read decisions from a CSV or JSONL file.
+
+    Args:
+        path: columns ``finding`` (a key, or ``CODE:sample_id``), ``verdict``, ``label`` (for ``other``),
+            ``reviewer`` and ``note``; the other columns of a template may stay. Rows without a verdict are
+            left out.
+        report: the report whose findings were decided.
+        new_classes: accept a label that no sample has yet; otherwise it is taken for a slip.
+
+    Returns:
+        The decisions in the order of the rows, each ``accept`` and ``other`` with its fix.
+
+    Raises:
+        InputError: an unknown column, finding, verdict or label, with file and line.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError("There is no such file of decisions.", where=path)
+    content = path.read_bytes()
+    rows = (
+        _json_rows(path, content)
+        if path.suffix.lower() in (".jsonl", ".ndjson")
+        else _csv_rows(path, content)
+    )
+    findings = _Findings(report, new_classes=new_classes)
+    return [findings.decide(row) for row in rows if row.text("verdict")]
+
+
+def write_template(report: Report, path: str | Path) -> None:
+    """Write the findings as a CSV to fill in: empty answers, and beside them what each finding says."""
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\r\n")
+    writer.writerow([*_ANSWERS, *_CONTEXT])
+    for finding in report.items:
+        context = [getattr(finding, name) for name in _CONTEXT]
+        writer.writerow([finding.key, "", "", "", "", *(_harmless(value) for value in context)])
+    Path(path).write_bytes(
+        out.getvalue().encode("utf-8-sig")
+    )  # with its mark, or a spreadsheet guesses wrong
+
+
+def record(source: Source, decisions: Sequence[Decision]) -> None:
+    """Append decisions to those kept beside the dataset; one without a time gets the present one."""
+    if not decisions:
+        return
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    lines = [
+        json.dumps(
+            {
+                "finding": each.finding,
+                "verdict": each.verdict,
+                "fix": None if each.fix is None else fix_to_json(each.fix),
+                "reviewer": each.reviewer,
+                "at": each.at or now,
+                "note": each.note,
+            },
+            ensure_ascii=False,
+        )
+        for each in decisions
+    ]
+    folder = state.prepare(source)
+    journal.commit(folder, [journal.Append(path=state.decisions_file(source), lines=tuple(lines))])
+
+
+def latest(source: Source) -> dict[str, Decision]:
+    """The last decision on each finding, by its key.
+
+    Raises:
+        InputError: a damaged line, with file and line.
+    """
+    path = state.decisions_file(source)
+    found = {}
+    for row in _json_rows(path, path.read_bytes()) if path.exists() else ():
+        fix = row.cells.get("fix")
+        try:
+            found[row.text("finding")] = Decision(
+                finding=row.text("finding"),
+                verdict=row.cells["verdict"],
+                fix=None if fix is None else fix_from_json(fix),
+                reviewer=row.cells.get("reviewer"),
+                at=row.cells.get("at"),
+                note=row.cells.get("note"),
+            )
+        except (KeyError, TypeError, DataAuditError) as error:
+            raise InputError(f"The decision can't be read: {error!r}.", where=row.where) from None
+    return found
+
+
+def fix_to_json(fix: Fix) -> dict[str, Any]:
+    """A fix as a JSON object."""
+    return asdict(fix)
+
+
+def fix_from_json(value: Mapping[str, Any]) -> Fix:
+    """The fix that `fix_to_json` wrote."""
+    return Fix(**{**value, "locator": Locator(**value["locator"])})
+
+
+class _Findings:
+    """The findings of a report by the names that a row may give them."""
+
+    def __init__(self, report: Report, *, new_classes: bool) -> None:
+        self.classes, self.new_classes = report.tables.classes, new_classes
+        self.labels = report.tables.labels
+        self.of_sample: dict[str, str] | None = None
+        self.by_key = {finding.key: finding for finding in report.items}
+        self.by_sample: dict[str, list[Finding]] = {}
+        for finding in report.items:
+            for name in {finding.sample_id, finding.item_id} - {None}:
+                self.by_sample.setdefault(f"{finding.code}:{name}", []).append(finding)
+
+    def decide(self, row: _Row) -> Decision:
+        finding = self.find(row)
+        verdict, label = row.text("verdict").lower(), row.text("label")
+        if verdict not in VERDICTS:
+            raise InputError(f"The verdict is {verdict!r}. {nearest(verdict, VERDICTS)}", where=row.where)
+        if label and verdict != "other":
+            raise InputError(
+                f"The verdict {verdict!r} comes with the label {label!r}.", where=row.where,
+                fix="A label goes with the verdict 'other'.",
+            )  # fmt: skip
+        fix = None
+        if verdict == "accept":
+            fix = finding.fix
+            if fix is None:
+                raise InputError(
+                    f"The finding {finding.key} proposes no fix to accept.", where=row.where,
+                    fix="Say 'other' with a label, 'keep' or 'skip'.",
+                )  # fmt: skip
+        elif verdict == "other":
+            fix = self.relabel(finding, label, row.where)
+        return Decision(
+            finding=finding.key,
+            verdict=verdict,
+            fix=fix,
+            reviewer=row.text("reviewer") or None,
+            at=row.text("at") or None,
+            note=row.text("note") or None,
+        )
+
+    def find(self, row: _Row) -> Finding:
+        name = row.text("finding")
+        if name in self.by_key:
+            return self.by_key[name]
+        found = self.by_sample.get(name, [])
+        if len(found) == 1:
+            return found[0]
+        if found:
+            keys = ", ".join(finding.key for finding in found)
+            raise InputError(
+                f"{name!r} names {len(found)} findings.", where=row.where, fix=f"Give the key: {keys}."
+            )
+        raise InputError(
+            f"There is no finding {name!r} in the report.", where=row.where,
+            fix="Expected a finding's key, or CODE:sample_id. Findings change with the data: audit again.",
+        )  # fmt: skip
+
+    def relabel(self, finding: Finding, label: str, where: str) -> Fix:
+        if not label:
+            raise InputError(
+                "The verdict is 'other' and the label is empty.", where=where, fix="Name the class."
+            )
+        if label not in self.classes and not self.new_classes:
+            raise InputError(
+                f"No sample has the class {label!r}. {nearest(label, self.classes)}", where=where,
+                fix="For a class that is new, read the decisions with new_classes=True.",
+            )  # fmt: skip
+        label_id = self.label_of(finding, where)
+        row: Any = self.labels.loc[label_id]
+        old = None if pd.isna(row["name"]) else str(row["name"])
+        if label == old:
+            raise InputError(
+                f"The sample {row['sample_id']} has the class {label!r} already.",
+                where=where,
+                fix="Say 'keep'.",
+            )
+        return Fix(
+            op="relabel",
+            sample_id=row["sample_id"],
+            label_id=label_id,
+            locator=row["locator"],
+            old=old,
+            new=label,
+        )
+
+    def label_of(self, finding: Finding, where: str) -> str:
+        if finding.item_id in self.labels.index:
+            return finding.item_id
+        if self.of_sample is None:
+            self.of_sample = dict(zip(self.labels["sample_id"], self.labels.index, strict=True))
+        if finding.sample_id not in self.of_sample:
+            raise InputError(
+                f"The finding {finding.key} is about no label that could be changed.", where=where
+            )
+        return self.of_sample[finding.sample_id]
+
+
+def _csv_rows(path: Path, content: bytes) -> Iterator[_Row]:
+    text = _cells.decode(content, path).text
+
+    def fits(names: Iterable[str]) -> bool:
+        return {"finding", "verdict"} <= {name.lower() for name in names}
+
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_cells.layout(text, fits, path).delimiter)
+    names: list[str] = []
+    begins = 1
+    for cells in reader:
+        where, begins = f"{path}:{begins}", reader.line_num + 1
+        if not any(cell.strip() for cell in cells):
+            continue
+        if not names:
+            names = [name.strip().lower() for name in cells]
+            _check_columns(names, where)
+            continue
+        if any(cell.strip() for cell in cells[len(names) :]):
+            raise InputError(
+                f"The row has {len(cells)} cells; the header has {len(names)}.", where=where,
+                fix="Put a cell that holds the delimiter in quotes.",
+            )  # fmt: skip
+        yield _Row(where=where, cells=dict(zip(names, cells, strict=False)))
+
+
+def _json_rows(path: Path, content: bytes) -> Iterator[_Row]:
+    lines = content.decode("utf-8-sig", errors="replace").split(
+        "\n"
+    )  # not splitlines: U+2028 may be in a text
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            cells = json.loads(line)
+        except ValueError as error:
+            if number == len(lines) and path.name == "decisions.jsonl":
+                return  # a line whose writing was interrupted; the next one takes its place
+            raise InputError(f"The line is not JSON: {error}.", where=where) from None
+        if not isinstance(cells, dict):
+            raise InputError(f"The line is a {type(cells).__name__}; expected an object.", where=where)
+        _check_columns(list(cells), where)
+        yield _Row(where=where, cells=cells)
+
+
+def _check_columns(names: Sequence[str], where: str) -> None:
+    known = (*_ANSWERS, *_CONTEXT, *_KEPT)
+    for name in names:
+        if name and name not in known:
+            raise InputError(f"There is no column {name!r}. {nearest(name, known)}", where=where)
+    for name in ("finding", "verdict"):
+        if name not in names:
+            raise InputError(f"The column {name!r} is missing; there are {', '.join(names)}.", where=where)
+
+
+def _harmless(value: object) -> object:
+    """A spreadsheet runs what begins like a formula; these columns are for people, not read back."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t") else value
