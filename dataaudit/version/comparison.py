@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -333,8 +334,9 @@ def _log(found: Comparison, place: Place) -> None:
         )  # fmt: skip
         for step, (name, row) in enumerate(found.table.to_dict(orient="index").items()):
             mlflow.log_metric("accuracy", row["accuracy"], step=step)
-            mlflow.log_metric(f"accuracy/{name}", row["accuracy"])
-            mlflow.log_metric(f"n_train/{name}", row["n_train"])
+            safe = re.sub(r"[^\w./-]", "-", str(name))
+            mlflow.log_metric(f"version/{safe}/accuracy", row["accuracy"])
+            mlflow.log_metric(f"version/{safe}/n_train", row["n_train"])
         with tempfile.TemporaryDirectory() as folder:
             mlflow.log_artifact(str(found.plot(Path(folder) / "compare.png")))
             write_json(Path(folder) / "compare.json", found.to_dict())

@@ -80,7 +80,7 @@ def test_the_figures_go_to_mlflow_where_it_is_installed(digits, tmp_path, monkey
     mlflow.set_tracking_uri((tmp_path / "runs").as_uri())
     found = version.compare(digits, ["v1", "v2"], embed=pixels, mlflow=True)
     (run,) = mlflow.search_runs(output_format="list")
-    assert run.data.metrics["accuracy/v2"] == found.table.loc["v2", "accuracy"]
+    assert run.data.metrics["version/v2/accuracy"] == found.table.loc["v2", "accuracy"]
     assert run.data.params["versions"] == "v1 v2"
     assert {file.path for file in mlflow.MlflowClient().list_artifacts(run.info.run_id)} == {
         "compare.json", "compare.png",
