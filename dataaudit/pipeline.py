@@ -1,0 +1,392 @@
+"""An audit: what the checks need -> signals -> checks -> Report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from dataaudit import decisions, formats, registry, state
+from dataaudit.errors import DataAuditError, InputError, Unavailable, nearest
+from dataaudit.progress import bar
+from dataaudit.sweep import Embedder, Swept, sweep
+from dataaudit.types import Check, Finding, Outcome, Report, Tables
+
+if TYPE_CHECKING:
+    import fiftyone as fo
+
+    from dataaudit.signals.backbones import Backbone
+
+__all__ = ["audit", "embed"]
+
+_FIELDS = ("images", "labels", "predictions", "classes", "task")
+
+
+def audit(
+    data: str | Path | Tables | fo.Dataset,
+    *,
+    select: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    backbone: str | Backbone = "efficientnet_lite0",
+    device: str = "auto",
+    pred_probs: pd.DataFrame | np.ndarray[Any, Any] | None = None,
+    cache: Path | None = None,
+    format: str | None = None,
+    options: Mapping[str, str] | None = None,
+    progress: bool = True,
+) -> Report:
+    """Look for wrong, inconsistent and broken annotations.
+
+    Args:
+        data: a folder or manifest, the name of a FiftyOne dataset, a FiftyOne dataset, or tables.
+        select: codes or prefixes of the checks to run, such as ``("LBL", "DUP001")``; empty runs all.
+        ignore: codes or prefixes of the checks to leave out.
+        settings: settings of checks by code and of signals by name, such as ``{"near_duplicates": {"min_similarity": 0.9}}``.
+        backbone: its name (see `dataaudit.signals.backbones.backbone_named`) or a backbone of your own.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        pred_probs: out-of-sample probabilities of your own model in place of the baseline's, (n, k): a table with sample ids
+            and classes, or an array in the order of the labeled samples and of the sorted classes.
+        cache: folder of the cached signals; by default ``.dataaudit/cache`` beside the dataset, and none for tables made by hand.
+        format: name of the format, when it isn't to be detected.
+        options: options of the format, such as the name of the label column.
+        progress: show progress bars.
+
+    Returns:
+        The report; ``report.findings`` is a table, worst first.
+
+    Raises:
+        InputError: an unknown code, setting, format or backbone; damaged files of annotations.
+        DataAuditError: a check failed; its code is in the message.
+    """
+    started = time.perf_counter()
+    tables = data if isinstance(data, Tables) else _tables(data, format, options or {})
+    if cache is None and tables.source is not None:
+        state.prepare(tables.source)
+        cache = state.cache_dir(tables.source)
+    run = _Run(
+        tables=tables, checks=registry.select(select, ignore), settings=settings or {}, backbone=backbone, device=device,
+        cache=cache, progress=progress,
+    )  # fmt: skip
+    run.timings["load"] = time.perf_counter() - started
+    if pred_probs is not None:
+        run.give("pred_probs", _user_probabilities(pred_probs, tables))
+    outcomes, skipped = run.outcomes()
+    verdicts = decisions.latest(tables.source) if tables.source is not None else {}
+    items = findings_of(outcomes, run.tables, {key: found.verdict for key, found in verdicts.items()})
+    run.timings["total"] = time.perf_counter() - started
+    return Report(
+        digest=digest_of(run.tables),
+        params=run.params(select, ignore),
+        outcomes=outcomes,
+        items=items,
+        skipped=skipped,
+        timings=run.timings,
+        tables=run.tables,
+    )
+
+
+def embed(
+    tables: Tables, *, backbone: str | Backbone = "efficientnet_lite0", device: str = "auto", progress: bool = True
+) -> pd.DataFrame:
+    """Features of the images of a dataset, from the cache where they are known.
+
+    Returns:
+        (n, d) float32; index: the sample ids whose file can be decoded.
+    """
+    cache = state.cache_dir(tables.source) if tables.source is not None else None
+    swept = _sweep(tables, _embedder(backbone, device), cache, progress)
+    assert swept.embeddings is not None
+    return swept.embeddings
+
+
+def _tables(data: Any, format: str | None, options: Mapping[str, str]) -> Tables:
+    if isinstance(data, (str, Path)):
+        return formats.read(data, format=format, options=options)
+    from dataaudit import tables
+
+    return tables.read(data, label_field=options.get("label_field"))
+
+
+def _embedder(backbone: str | Backbone, device: str) -> Embedder:
+    from dataaudit.signals.backbones import backbone_named, embedder
+
+    return embedder(backbone_named(backbone) if isinstance(backbone, str) else backbone, device=device)
+
+
+def _sweep(tables: Tables, embedder: Embedder | None, cache: Path | None, progress: bool) -> Swept:
+    with bar("Reading images", shown=progress) as update:
+        return sweep(
+            tables.images["filepath"], embedder=embedder, cache=cache, digests=tables.images["digest"], progress=update
+        )
+
+
+class _Run:
+    """One audit under way: computes each signal when it is first needed."""
+
+    def __init__(
+        self,
+        *,
+        tables: Tables,
+        checks: Sequence[Check],
+        settings: Mapping[str, Mapping[str, Any]],
+        backbone: str | Backbone,
+        device: str,
+        cache: Path | None,
+        progress: bool,
+    ) -> None:
+        self.tables, self._checks, self._cache, self._progress = tables, checks, cache, progress
+        self._backbone, self._device = backbone, device
+        self._signals = registry.signals()
+        unknown = set(settings) - set(self._signals) - set(registry.checks())
+        if unknown:
+            known = [*self._signals, *registry.checks()]
+            raise InputError(f"There are settings for {sorted(unknown)[0]!r}, which is neither a check nor a signal. "
+                             f"{nearest(sorted(unknown)[0], known)}")  # fmt: skip
+        self._settings = {
+            found.code if isinstance(found, Check) else found.name: registry.with_settings(found, settings.get(name, {}))
+            for name, found in {**self._signals, **registry.checks()}.items()
+        }
+        self._values: dict[str, Any] = {}
+        self._keys: dict[str, str] = {}
+        self._given: set[str] = set()
+        self.timings: dict[str, float] = {}
+
+    def give(self, name: str, value: Any) -> None:
+        """Take a signal that the user brings."""
+        self._values[name] = value
+        self._given.add(name)
+
+    def params(self, select: Sequence[str], ignore: Sequence[str]) -> dict[str, Any]:
+        """The settings of this audit, ready for JSON."""
+        name = self._backbone if isinstance(self._backbone, str) else self._backbone.name
+        used = {check.code: dict(self._settings[check.code]) for check in self._checks if self._settings[check.code]}
+        return {
+            "select": list(select),
+            "ignore": list(ignore),
+            "backbone": name,
+            "settings": used | {name: dict(self._settings[name]) for name in self._signals if self._settings[name]},
+            "given": sorted(self._given),
+        }
+
+    def outcomes(self) -> tuple[dict[str, Outcome], dict[str, str]]:
+        """Run the checks; those whose needs can't be met are skipped, with the reason."""
+        self._sweep_once()
+        outcomes: dict[str, Outcome] = {}
+        skipped: dict[str, str] = {}
+        for check in self._checks:
+            try:
+                arguments = self._arguments(check.needs, check.optional)
+                started = time.perf_counter()
+                outcomes[check.code] = check.run(*arguments, **self._settings[check.code])
+                self.timings[check.code] = time.perf_counter() - started
+            except Unavailable as reason:
+                skipped[check.code] = str(reason)
+            except DataAuditError:
+                raise
+            except Exception as error:
+                raise DataAuditError(
+                    f"{check.code} {check.name} failed: {type(error).__name__}: {error}",
+                    fix=f"Run with --ignore {check.code} to go on without it, and report the failure.",
+                ) from error
+        return outcomes, skipped
+
+    def _arguments(self, needs: Sequence[str], optional: Sequence[str]) -> list[Any]:
+        arguments = []
+        for need in needs:
+            try:
+                arguments.append(self._value(need))
+            except Unavailable:
+                if need not in optional:
+                    raise
+                arguments.append(None)
+        return arguments
+
+    def _value(self, name: str) -> Any:
+        if name not in self._values:
+            try:
+                self._values[name] = self._compute(name)
+            except Unavailable as reason:
+                self._values[name] = reason
+        value = self._values[name]
+        if isinstance(value, Unavailable):
+            raise value
+        return value
+
+    def _compute(self, name: str) -> Any:
+        if name in _FIELDS:
+            value = getattr(self.tables, name)
+            if value is None:
+                raise Unavailable(f"the dataset has no {name}")
+            return value
+        found = self._signals.get(name)
+        if found is None:
+            raise Unavailable(f"it needs {name}: {registry.INPUTS.get(name, registry.SWEPT.get(name, ''))}")
+        if self._embeddings is not None and not len(self._embeddings):
+            raise Unavailable("no image can be decoded")
+        from dataaudit.signals.kept import kept
+
+        started = time.perf_counter()
+
+        def compute() -> Any:
+            return found.run(*self._arguments(found.needs, found.optional), **self._settings[name])
+
+        ids = self._embeddings.index if self._embeddings is not None else pd.Index([])
+        value = kept(name, self._key(name), self._cache, ids, compute)
+        self.timings[name] = time.perf_counter() - started
+        return value
+
+    def _key(self, name: str) -> str:
+        """Digest of all that a signal depends on."""
+        if name not in self._keys:
+            found = self._signals.get(name)
+            if found is None:
+                material: Any = [name, self._content(name)]
+            else:
+                material = [name, self._settings[name], [self._key(need) for need in found.needs]]
+            self._keys[name] = _md5(json.dumps(material, default=str))
+        return self._keys[name]
+
+    def _content(self, name: str) -> str:
+        assert self._embeddings is not None
+        ids = self._embeddings.index
+        digests = "".join(self.tables.images["digest"].loc[ids])
+        if name == "labels":
+            named = self.tables.labels.drop_duplicates("sample_id").set_index("sample_id")["name"].reindex(ids)
+            return _md5(digests + "\0".join(named.fillna("").astype(str)))
+        return _md5(f"{digests}{self._embedder_name}")
+
+    def _needed(self) -> set[str]:
+        wanted = [need for check in self._checks for need in check.needs]
+        needed: set[str] = set()
+        while wanted:
+            name = wanted.pop()
+            if name not in needed and name not in self._given:
+                needed.add(name)
+                wanted += self._signals[name].needs if name in self._signals else ()
+        return needed
+
+    def _sweep_once(self) -> None:
+        started = time.perf_counter()
+        embedder = _embedder(self._backbone, self._device) if "embeddings" in self._needed() else None
+        swept = _sweep(self.tables, embedder, self._cache, self._progress)
+        images = self.tables.images.assign(
+            width=swept.properties["width"], height=swept.properties["height"], digest=swept.digests
+        )
+        self.tables = replace(self.tables, images=images)
+        self._embedder_name = embedder.name if embedder is not None else ""
+        self._embeddings = _by_digest(swept.embeddings, swept.digests)
+        self._values |= {
+            "image_properties": swept.properties,
+            "image_errors": swept.errors,
+            "phash": swept.phash,
+            "embeddings": self._embeddings,
+        }
+        self.timings["sweep"] = time.perf_counter() - started
+        self.timings["decoded"] = float(swept.n_decoded)
+
+
+def _by_digest(embeddings: pd.DataFrame | None, digests: pd.Series[str]) -> pd.DataFrame | None:
+    if embeddings is None:
+        return None
+    order = np.lexsort((embeddings.index.to_numpy(dtype=str), digests.loc[embeddings.index].to_numpy(dtype=str)))
+    return pd.DataFrame(embeddings.to_numpy()[order], index=embeddings.index[order])
+
+
+def _md5(text: str) -> str:
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def digest_of(tables: Tables) -> str:
+    """Digest of contents, labels and splits; where a file lies doesn't count, what it says does."""
+    named = tables.labels.groupby("sample_id")["name"].agg(lambda names: "\0".join(sorted(map(str, names))))
+    columns = (tables.images["digest"], named.reindex(tables.images.index), tables.images["split"])
+    lines = zip(*([str(value) for value in column] for column in columns), strict=True)
+    return _md5("\n".join(sorted("\t".join(line) for line in lines)))
+
+
+def _user_probabilities(values: pd.DataFrame | np.ndarray[Any, Any], tables: Tables) -> pd.DataFrame:
+    labeled = tables.labels.dropna(subset="name").drop_duplicates("sample_id")
+    if not isinstance(values, pd.DataFrame):
+        expected = (len(labeled), len(tables.classes))
+        if np.shape(values) != expected:
+            raise InputError(
+                f"pred_probs has the shape {np.shape(values)}; expected {expected}: one row for each labeled sample and "
+                "one column for each class, both in sorted order.",
+                fix="A DataFrame with sample ids and classes needs no order.",
+            )
+        values = pd.DataFrame(values, index=pd.Index(labeled["sample_id"]), columns=pd.Index(tables.classes))
+    strange = [name for name in values.columns if name not in tables.classes]
+    missing = [name for name in sorted(set(labeled["name"])) if name not in values.columns]
+    if strange or missing:
+        raise InputError(
+            f"The columns of pred_probs are not the dataset's classes: {strange or missing} "
+            f"{'are no classes' if strange else 'are missing'}; the classes are {list(tables.classes)}."
+        )
+    rows = values.loc[values.index.intersection(pd.Index(labeled["sample_id"]))].astype(np.float32)
+    if not len(rows):
+        raise InputError("No row of pred_probs has the id of a labeled sample.")
+    numbers = rows.to_numpy()
+    sums = numbers.sum(1)
+    if not np.isfinite(numbers).all() or numbers.min() < 0 or np.abs(sums - 1).max() > 1e-2:
+        worst = int(np.nanargmax(np.where(np.isfinite(sums), np.abs(sums - 1), np.inf)))
+        raise InputError(
+            f"The row of {rows.index[worst]!r} in pred_probs sums to {sums[worst]:.4g}, with a least value of "
+            f"{numbers[worst].min():.4g}; expected probabilities that sum to 1."
+        )
+    return rows
+
+
+def findings_of(
+    outcomes: Mapping[str, Outcome], tables: Tables, verdicts: Mapping[str, Any]
+) -> tuple[Finding, ...]:
+    """The flagged items of all checks, worst first within each check."""
+    sample_of = tables.labels["sample_id"]
+    given = tables.labels.drop_duplicates("sample_id").set_index("sample_id")["name"]
+    digests = tables.images["digest"]
+    items: list[Finding] = []
+    for code, outcome in outcomes.items():
+        level = registry.checks()[code].level if code in registry.checks() else "image"
+        flagged = outcome.flagged.index[outcome.flagged.to_numpy(dtype=bool)]
+        for item_id in outcome.score.loc[flagged].sort_values(kind="stable").index:
+            sample_id = {"object": sample_of.get(item_id), "image": item_id}.get(level)
+            name = given.get(sample_id)
+            items.append(_finding(code, outcome, str(item_id), sample_id, name, digests.get(sample_id), verdicts))
+    return tuple(items)
+
+
+def _finding(
+    code: str, outcome: Outcome, item_id: str, sample_id: str | None, name: Any, digest: Any, verdicts: Mapping[str, Any]
+) -> Finding:
+    known = dict(outcome.evidence.loc[item_id]) if outcome.evidence is not None else {}
+    message = str(known.pop("message", registry.checks()[code].summary if code in registry.checks() else ""))
+    suggested = known.pop("suggested", None)
+    suggested = None if pd.isna(suggested) else str(suggested)
+    given = None if pd.isna(name) else str(name)
+    probability = None
+    if outcome.probability is not None and not pd.isna(outcome.probability[item_id]):
+        probability = float(outcome.probability[item_id])
+    key = _md5("\0".join(map(str, (code, item_id, digest, given, suggested))))[:12]
+    return Finding(
+        key=key,
+        code=code,
+        item_id=item_id,
+        sample_id=sample_id,
+        score=float(outcome.score[item_id]),
+        probability=probability,
+        message=message,
+        given=given,
+        suggested=suggested,
+        evidence={name: value.item() if hasattr(value, "item") else value for name, value in known.items()},
+        fix=outcome.fixes.get(item_id),
+        decision=verdicts.get(key),
+    )
+
+

@@ -1,0 +1,97 @@
+"""Signals computed from other signals, kept on disk as long as what they were computed from stays the same.
+
+Rows are in the order of the images' digests, so that a kept signal is still right when a fix moves a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dataaudit.cache import read_arrays, write_arrays
+from dataaudit.signals.spectrum import Spectrum
+from dataaudit.types import Neighbors
+
+__all__ = ["kept"]
+
+Arrays = Mapping[str, np.ndarray[Any, Any]]
+
+_LARGEST = 2**30
+_KEEP = 4
+
+
+def kept(name: str, key: str, folder: Path | None, ids: pd.Index, compute: Callable[[], Any]) -> Any:
+    """The signal `name`, from disk when it is there under `key`.
+
+    Args:
+        name: name of the signal.
+        key: changes with everything that the signal depends on.
+        folder: the cache; None keeps nothing.
+        ids: sample ids in the order of the embeddings.
+        compute: makes the signal.
+    """
+    if folder is None or name not in _PACKED:
+        return compute()
+    pack, unpack = _PACKED[name]
+    file = folder / "signals" / f"{name}-{key}.npz"
+    arrays = read_arrays(file)
+    if arrays is not None:
+        return unpack(arrays, ids)
+    value = compute()
+    packed = pack(value, ids)
+    if sum(array.nbytes for array in packed.values()) <= _LARGEST:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_arrays(file, packed)
+        others = sorted(file.parent.glob(f"{name}-*.npz"), key=lambda other: other.stat().st_mtime)
+        for old in others[:-_KEEP]:
+            old.unlink(missing_ok=True)
+    return value
+
+
+def _pack_spectrum(value: Spectrum, ids: pd.Index) -> Arrays:
+    return {"components": value.components, "eigenvalues": value.eigenvalues}
+
+
+def _unpack_spectrum(arrays: Arrays, ids: pd.Index) -> Spectrum:
+    return Spectrum(ids=ids, components=arrays["components"], eigenvalues=arrays["eigenvalues"])
+
+
+def _pack_neighbors(value: Neighbors, ids: pd.Index) -> Arrays:
+    return {"indices": value.indices.astype(np.int32), "similarities": value.similarities}
+
+
+def _unpack_neighbors(arrays: Arrays, ids: pd.Index) -> Neighbors:
+    return Neighbors(ids=ids, indices=arrays["indices"].astype(np.int64), similarities=arrays["similarities"])
+
+
+def _pack_groups(value: pd.Series[int], ids: pd.Index) -> Arrays:
+    return {"groups": value.loc[ids].to_numpy(dtype=np.int64)}
+
+
+def _unpack_groups(arrays: Arrays, ids: pd.Index) -> pd.Series[int]:
+    return pd.Series(arrays["groups"], index=ids, name="group")
+
+
+def _pack_probabilities(value: pd.DataFrame, ids: pd.Index) -> Arrays:
+    return {
+        "rows": ids.get_indexer(value.index),
+        "classes": np.array(list(value.columns), dtype=str),
+        "values": value.to_numpy(dtype=np.float32),
+    }
+
+
+def _unpack_probabilities(arrays: Arrays, ids: pd.Index) -> pd.DataFrame:
+    classes = pd.Index(arrays["classes"].tolist(), dtype=object)
+    return pd.DataFrame(arrays["values"], index=ids[arrays["rows"]], columns=classes)
+
+
+_PACKED: dict[str, tuple[Callable[[Any, pd.Index], Arrays], Callable[[Arrays, pd.Index], Any]]] = {
+    "spectrum": (_pack_spectrum, _unpack_spectrum),
+    "neighbors": (_pack_neighbors, _unpack_neighbors),
+    "near_duplicates": (_pack_groups, _unpack_groups),
+    "pred_probs": (_pack_probabilities, _unpack_probabilities),
+}
