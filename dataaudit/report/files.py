@@ -50,7 +50,7 @@ def write(report: Report, folder: str | Path, *, thumbnails: Path | None = None)
         "report.html": storable(to_html(summary, thumbnails=thumbnails)).encode(),
         "report.json": to_json(summary).encode(),
         "findings.parquet": _parquet(summary),
-        "findings.csv": _csv(summary).encode("utf-8"),
+        "findings.csv": _csv(summary).encode("utf-8-sig"),
     }
     return {name: _replace(folder / name, content) for name, content in contents.items()}
 
@@ -81,8 +81,8 @@ def _replace(path: Path, content: bytes) -> Path:
 
 
 def _csv(summary: Mapping[str, Any]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\r\n")
     writer.writerow(CSV_COLUMNS)
     for finding in summary["findings"]:
         row = {**finding, "finding": finding["key"], "label": "", "reviewer": "", "note": "", "verdict": ""}

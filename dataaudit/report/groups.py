@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from dataaudit.types import Tables
+from dataaudit.types import Report, Tables
 
 __all__ = ["duplicate_groups"]
 
 
-def duplicate_groups(findings: Sequence[dict[str, Any]], tables: Tables) -> list[dict[str, Any]]:
+def duplicate_groups(findings: Sequence[dict[str, Any]], report: Report) -> list[dict[str, Any]]:
     """Join findings that are about the same images.
 
     Findings belong together when they share a group of their check or an image, be it flagged or only named
@@ -21,7 +21,7 @@ def duplicate_groups(findings: Sequence[dict[str, Any]], tables: Tables) -> list
 
     Args:
         findings: findings as in a summary, worst first, each with a ``sample_id``.
-        tables: the tables that were audited.
+        report: the report that they are from; the evidence of its checks says who else is in a group.
 
     Returns:
         One dict a group, in the order of its worst finding: ``codes``, ``messages``, ``score``,
@@ -29,10 +29,17 @@ def duplicate_groups(findings: Sequence[dict[str, Any]], tables: Tables) -> list
         ``members``. A member has ``sample_id``, ``filepath``, ``digest``, ``split``, ``label``, ``keep``
         (stays when the others are merged) and ``codes``; the members to keep come first.
     """
-    related = {finding["key"]: list(_related(finding, tables.images.index)) for finding in findings}
+    tables, others = report.tables, _members(report)
+    related = {
+        finding["key"]: [
+            *_related(finding, tables.images.index),
+            *others.get((finding["code"], finding["group"] or ""), ()),
+        ]
+        for finding in findings
+    }
     parent: dict[object, object] = {}
     for finding in findings:
-        nodes: list[object] = list(related[finding["key"]])
+        nodes: list[object] = [*related[finding["key"]]]
         if finding["group"] is not None:
             nodes.append((finding["code"], finding["group"]))
         for node in nodes:
@@ -66,6 +73,20 @@ def _related(finding: dict[str, Any], known: pd.Index[Any]) -> Iterator[str]:
                 yield one
 
 
+def _members(report: Report) -> dict[tuple[str, str], list[str]]:
+    """The images of each group of each check, be they flagged or not."""
+    known, sample_of = report.tables.images.index, report.tables.labels["sample_id"]
+    members: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for code, outcome in report.outcomes.items():
+        if outcome.evidence is None or "group" not in outcome.evidence.columns:
+            continue
+        for item, group in outcome.evidence["group"].dropna().items():
+            sample = item if item in known else sample_of.get(item)
+            if sample is not None:
+                members[code, str(group)].append(str(sample))
+    return members
+
+
 def _samples(ids: set[str], tables: Tables) -> dict[str, dict[str, Any]]:
     index = sorted(ids)
     images = tables.images.reindex(index)
@@ -95,9 +116,10 @@ def _group(
         fix = finding["fix"]
         if fix is not None and fix["op"] in ("merge", "drop"):
             merged.add(finding["sample_id"])
-            targets.add(fix["new"])
-        elif finding["suggested"] in samples:
+        if finding["suggests"] == "sample":
             targets.add(finding["suggested"])
+        elif fix is not None and fix["op"] == "merge":
+            targets.add(fix["new"])
     ids = {sample for finding in findings for sample in related[finding["key"]]}
     kept = targets - merged
     probable = [finding["probability"] for finding in findings if finding["probability"] is not None]

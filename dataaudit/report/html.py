@@ -135,7 +135,8 @@ def _shown(summary: Mapping[str, Any], limit: int) -> dict[str, Any]:
         room -= len(group["members"])
         chosen.append(group)
     unreadable = [finding for finding in single if finding["code"] == UNREADABLE]
-    names = {card[side] for card in cards[:n_cards] for side in ("given", "suggested")} - {None}
+    names = {card["given"] for card in cards[:n_cards]} - {None}
+    names |= {card["suggested"] for card in cards[:n_cards] if card["suggests"] == "class"}
     return {
         "cards": cards[:n_cards],
         "cards_left_out": len(cards) - n_cards,

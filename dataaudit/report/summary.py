@@ -24,6 +24,8 @@ Summary = dict[str, Any]
 MATRIX_CLASSES = 40
 HISTOGRAM_CODE = "LBL001"
 HISTOGRAM_BINS = 20
+NO_STEPS = ("total", "decoded")
+"""Entries of the timings that are no step of their own: the sum, and a number of images."""
 
 
 def summarize(report: Report, *, max_shown: int | None = None) -> Summary:
@@ -38,7 +40,7 @@ def summarize(report: Report, *, max_shown: int | None = None) -> Summary:
         ``digest``, ``params``, ``counts``, ``estimate``, ``codes`` (one entry a check that ran), ``open``
         (findings and images by code, family and ``any``, without those that a person decided to keep),
         ``classes``, ``matrix``, ``histogram``, ``findings``, ``left_out`` (how many findings `max_shown`
-        cut), ``groups``, ``skipped`` and ``timings``.
+        cut), ``groups``, ``skipped``, ``timings`` (seconds by step) and ``seconds``.
 
     Raises:
         InputError: `max_shown` is negative.
@@ -64,9 +66,10 @@ def summarize(report: Report, *, max_shown: int | None = None) -> Summary:
         "histogram": _histogram(report),
         "findings": shown,
         "left_out": len(findings) - len(shown),
-        "groups": duplicate_groups([finding for finding in shown if is_grouped(finding)], report.tables),
+        "groups": duplicate_groups([finding for finding in shown if is_grouped(finding)], report),
         "skipped": _skipped(report),
-        "timings": {str(step): float(seconds) for step, seconds in report.timings.items()},
+        "timings": {step: float(value) for step, value in report.timings.items() if step not in NO_STEPS},
+        "seconds": float(report.timings.get("total", sum(report.timings.values()))),
     }
 
 
@@ -150,6 +153,7 @@ def _findings(report: Report) -> list[dict[str, Any]]:
         about = labels.iloc[item] if item >= 0 else by_sample.iloc[label] if label >= 0 else None
         row = _finding(finding)
         row.update({name: _text(values[at]) if at >= 0 else None for name, values in columns.items()})
+        row["suggests"] = _suggests(row, report.tables)
         row["label"] = None if about is None else _text(about["name"])
         locator = (
             finding.fix.locator if finding.fix is not None else None if about is None else about["locator"]
@@ -179,12 +183,21 @@ def _finding(finding: Finding) -> dict[str, Any]:
     }
 
 
+def _suggests(row: Mapping[str, Any], tables: Tables) -> str | None:
+    """What a suggestion names: ``class``, ``sample`` or nothing."""
+    if row["suggested"] is None:
+        return None
+    is_sample = not row["code"].startswith("LBL") and row["suggested"] in tables.images.index
+    return "sample" if is_sample else "class"
+
+
 def _counts(
     tables: Tables, findings: list[dict[str, Any]], considered: list[dict[str, Any]]
 ) -> dict[str, Any]:
     named = tables.labels[tables.labels["name"].notna()]
     splits = tables.images["split"].dropna().astype(str).value_counts(sort=False)
-    probable = [finding["probability"] for finding in considered if finding["probability"] is not None]
+    chances = _label_chances(considered)
+    probable = [chance for chance in chances.values() if chance is not None]
     return {
         "images": len(tables.images),
         "labels": len(named),
@@ -195,9 +208,19 @@ def _counts(
         "open": len(considered),
         "kept": len(findings) - len(considered),
         "flagged_images": _n_images(considered),
-        "expected": sum(probable) if probable else None,
-        "with_probability": len(probable),
+        "doubtful_labels": len(chances),
+        "expected_wrong": sum(probable) if probable else None,
     }
+
+
+def _label_chances(considered: list[dict[str, Any]]) -> dict[str, float | None]:
+    """The highest probability of each label that a check of labels flags, or None where there is none."""
+    chances: dict[str, float | None] = {}
+    for finding in considered:
+        if finding["code"].startswith("LBL"):
+            known = [p for p in (finding["probability"], chances.get(finding["item_id"])) if p is not None]
+            chances[finding["item_id"]] = max(known, default=None)
+    return chances
 
 
 def _n_images(findings: list[dict[str, Any]]) -> int:
@@ -207,24 +230,16 @@ def _n_images(findings: list[dict[str, Any]]) -> int:
 def _estimate(considered: list[dict[str, Any]], counts: Mapping[str, Any]) -> str:
     """The sentence that says how many of the findings are real."""
     kept = f" {counts['kept']:,} more were kept as they are by a person." if counts["kept"] else ""
+    images, n = _plural(counts["images"], "image"), counts["doubtful_labels"]
     if not considered:
-        return f"Nothing to fix in {counts['images']:,} images.{kept}"
-    probable = [finding for finding in considered if finding["probability"] is not None]
-    n, others = len(probable), len(considered) - len(probable)
-    if not n:
-        return f"{_plural(others, 'finding')} in {counts['images']:,} images.{kept}"
-    labels = all(finding["code"].startswith("LBL") for finding in probable)
-    noun = "label finding" if labels else "finding"
-    real = round(counts["expected"])
-    verb = "is" if real == 1 else "are"
-    sentence = f"Of {'this' if n == 1 else 'these'} {_plural(n, noun)}, about {real:,} {verb} "
-    sentence += "wrong." if labels else "real."
-    rest = (
-        f" {_plural(others, 'other finding')} {'has' if others == 1 else 'have'} no probability."
-        if others
-        else ""
-    )
-    return sentence + rest + kept
+        return f"Nothing to fix in {images}.{kept}"
+    if counts["expected_wrong"] is None:
+        return f"{_plural(len(considered), 'finding')} in {images}.{kept}"
+    others = sum(not finding["code"].startswith("LBL") for finding in considered)
+    wrong = round(counts["expected_wrong"])
+    about = f"about {wrong:,} {'is' if wrong == 1 else 'are'}" if wrong else "less than one is"
+    sentence = f"Of {'this' if n == 1 else 'these'} {_plural(n, 'doubtful label')}, {about} wrong."
+    return sentence + (f" {_plural(others, 'other finding')}." if others else "") + kept
 
 
 def _plural(n: int, noun: str) -> str:
@@ -278,21 +293,17 @@ def _open(considered: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
 def _classes(tables: Tables, considered: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One entry a class: how many labels, how many of them doubtful, and what is suggested most often."""
     sizes = tables.labels["name"].value_counts()
-    chances: dict[str, dict[str, float | None]] = defaultdict(dict)
-    suggestions: dict[str, Counter[str]] = defaultdict(Counter)
+    by_class: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for finding in considered:
-        given, item, probability = finding["given"], finding["item_id"], finding["probability"]
-        if not finding["code"].startswith("LBL") or given is None:
-            continue
-        before = chances[given].get(item)
-        chances[given][item] = before if probability is None else max(probability, before or 0.0)
-        if finding["suggested"] is not None and finding["suggested"] != given:
-            suggestions[given][finding["suggested"]] += 1
+        if finding["code"].startswith("LBL") and finding["given"] is not None:
+            by_class[finding["given"]].append(finding)
     rows = []
     for name in tables.classes:
-        n, mine = int(sizes.get(name, 0)), chances.get(name, {})
+        n, mine = int(sizes.get(name, 0)), _label_chances(by_class[name])
         probable = [chance for chance in mine.values() if chance is not None]
-        common = suggestions[name].most_common(1) if name in suggestions else []
+        moves = {(finding["item_id"], finding["suggested"]) for finding in by_class[name]}
+        suggestions = Counter(suggested for _, suggested in moves if suggested not in (None, name))
+        common = sorted(suggestions.items(), key=lambda move: (-move[1], str(move[0])))[:1]
         rows.append(
             {
                 "name": name,

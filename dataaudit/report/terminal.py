@@ -49,7 +49,7 @@ def to_terminal(
     style = "bold green" if not summary["counts"]["open"] else "bold"
     console.print(Text(visible(summary["estimate"]), style=style))
     if summary["skipped"]:
-        skipped = "; ".join(f"{entry['code']} {entry['reason']}" for entry in summary["skipped"])
+        skipped = "; ".join(f"{entry['code']} {entry['reason'].rstrip('.')}" for entry in summary["skipped"])
         console.print(Text(f"Skipped: {visible(skipped)}", style="dim"))
     if html is not None:
         console.print(Text.assemble("Report: ", (visible(str(html)), "cyan")), soft_wrap=True)
@@ -107,7 +107,7 @@ def _findings(worst: list[Mapping[str, Any]]) -> Table:
     table = _table(("Check", "left"), ("Image", "left"), ("Given → suggested", "left"), ("Chance", "right"))
     for finding in worst:
         given, suggested = finding["given"], finding["suggested"]
-        if given is not None and suggested is not None:
+        if given is not None and finding["suggests"] == "class":
             change = Text.assemble((visible(given), "red"), (" → ", "dim"), (visible(suggested), "green"))
         else:
             change = Text(visible(finding["message"]))
