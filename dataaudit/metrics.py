@@ -31,8 +31,8 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
         InputError: `successes` isn't in [0, n], or `confidence` not in (0, 1).
 
     Reference:
-        E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", Journal of the American
-        Statistical Association, 1927. Without continuity correction.
+        E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", Journal of the
+        American Statistical Association, 1927. Without continuity correction.
 
     >>> low, high = wilson_interval(8, 10)
     >>> round(low, 4), round(high, 4)
@@ -55,7 +55,8 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
 
 
 def mcnemar(a_right: Bools, b_right: Bools) -> tuple[int, int, float]:
-    """Whether two classifiers differ on the same samples, by the exact test of those on which only one is right.
+    """Whether two classifiers differ on the same samples, by the exact test of those on which only one is
+    right.
 
     Args:
         a_right: (n,) bool, whether the first is right.
@@ -68,8 +69,9 @@ def mcnemar(a_right: Bools, b_right: Bools) -> tuple[int, int, float]:
         InputError: the shapes differ.
 
     Reference:
-        Q. McNemar, "Note on the Sampling Error of the Difference Between Correlated Proportions or Percentages",
-        Psychometrika, 1947; exact, by the binomial distribution with p = 1/2, instead of the chi-squared limit.
+        Q. McNemar, "Note on the Sampling Error of the Difference Between Correlated Proportions or
+        Percentages", Psychometrika, 1947; exact, by the binomial distribution with p = 1/2, instead of the
+        chi-squared limit.
 
     >>> mcnemar(np.array([True, False, False, False]), np.array([True, True, True, True]))
     (0, 3, 0.25)
@@ -103,12 +105,14 @@ def expected_calibration_error(probability: Floats, truth: Bools, bins: int = 10
     Reference:
         C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equation 3.
 
-    >>> expected_calibration_error(np.array([0.25, 0.25, 0.75, 0.75]), np.array([False, False, True, True]), 2)
+    >>> stated = np.array([0.25, 0.25, 0.75, 0.75])
+    >>> expected_calibration_error(stated, np.array([False, False, True, True]), 2)
     0.25
     """
     if probability.shape != truth.shape or probability.ndim != 1:
         raise InputError(
-            f"The probabilities have the shape {probability.shape} and the truths {truth.shape}; expected the same (n,)."
+            f"The probabilities have the shape {probability.shape} and the truths {truth.shape}; "
+            "expected the same (n,)."
         )
     if bins < 1:
         raise InputError(f"{bins} bins; expected at least 1.")

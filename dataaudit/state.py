@@ -19,6 +19,7 @@ from dataaudit.types import Source
 
 __all__ = [
     "FOLDER",
+    "RECORD",
     "cache_dir",
     "decisions_file",
     "ledger_file",
@@ -29,6 +30,8 @@ __all__ = [
 ]
 
 FOLDER = ".dataaudit"
+RECORD = "dataset.json"
+"""What a version writes into the state so that a clone can find and read the dataset."""
 _IGNORED = "/cache/\n/*/reports/\n/*/journal/\n/*/dropped/\n/.gitignore\n"
 
 
@@ -41,6 +44,10 @@ def name_of(source: Source) -> str:
     if source.root is None:
         return source.path.replace("/", "_")
     name = Path(source.path).name
+    if Path(source.path) == source.anchor:
+        # A repository that is the dataset may be cloned under another name; its versions keep the first
+        kept = sorted(path.parent.name for path in (source.anchor / FOLDER).glob("*/" + RECORD))
+        return name if name in kept or len(kept) != 1 else kept[0]
     # Manifests of one name in several folders may share the folder above as their anchor
     shared = Path(source.path) != source.root and source.root != source.anchor
     return f"{source.root.name}__{name}" if shared else name

@@ -26,13 +26,13 @@ from dataaudit.version.snapshot import find, read
 __all__ = ["Comparison", "compare"]
 
 Embed = Callable[[Tables], pd.DataFrame]
-TEST = ("test", "testing")
-VALIDATION = ("val", "valid", "validation", "dev")
+TEST: tuple[str, ...] = ("test", "testing")
+VALIDATION: tuple[str, ...] = ("val", "valid", "validation", "dev")
 C = 1e-2
-"""Inverse strength of the baseline's regularisation. It is set once, not searched for: a search would give each
-version a model of its own, and the figures would then mix the labels' effect with the search's luck. On standardised
-features of a pretrained backbone a strong regularisation is better than scikit-learn's default of 1, above all where
-labels are wrong."""
+"""Inverse strength of the baseline's regularisation. It is set once, not searched for: a search would give
+each version a model of its own, and the figures would then mix the labels' effect with the search's luck. On
+standardised features of a pretrained backbone a strong regularisation is better than scikit-learn's default
+of 1, above all where labels are wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +40,10 @@ class Comparison:
     """The baseline's accuracy with each version's labels, on the same held-out images.
 
     Attributes:
-        table: index ``version``, in the order asked for; ``n_train``, ``n_test``, ``accuracy``, ``low`` and ``high`` (95 %
-            Wilson interval), ``difference`` to the first version, ``gained`` and ``lost`` (held-out images that only this
-            or only the first version has right) and ``p_value`` (exact McNemar test; NaN for the first).
+        table: index ``version``, in the order asked for; ``n_train``, ``n_test``, ``accuracy``, ``low`` and
+            ``high`` (95 % Wilson interval), ``difference`` to the first version, ``gained`` and ``lost``
+            (held-out images that only this or only the first version has right) and ``p_value`` (exact
+            McNemar test; NaN for the first).
         per_class: index ``class``; ``n`` (held-out images) and the accuracy with each version.
         newest: the version whose labels are the truth.
         held_out: where the held-out images come from, as a person reads it.
@@ -93,7 +94,7 @@ class Comparison:
         return _plot(self, Path(path))
 
     def _changes(self) -> pd.Series[float]:
-        """Change of each class's accuracy from the first version to the last, the largest first, without zeros."""
+        """Change of each class's accuracy from the first version to the last, largest first, no zeros."""
         first, last = self.per_class.iloc[:, 1], self.per_class.iloc[:, -1]
         change = (last - first).astype(float)
         change = change[change != 0]
@@ -116,15 +117,16 @@ def compare(
 ) -> Comparison:
     """Train the baseline on each version's labels and score all on the same held-out images.
 
-    The held-out images are the test split of the newest version, else its validation split, else a fifth chosen by
-    content, and its labels are the truth. No version trains on an image whose content is held out. The figures go to
-    ``compare.json`` and ``compare.csv`` in the dataset's state, which ``dvc metrics`` and ``dvc plots`` show.
+    The held-out images are the test split of the newest version, else its validation split, else a fifth
+    chosen by content, and its labels are the truth. No version trains on an image whose content is held out.
+    The figures go to ``compare.json`` and ``compare.csv`` in the dataset's state, which ``dvc metrics`` and
+    ``dvc plots`` show.
 
     Args:
         dataset: the folder, the manifest or a source.
         versions: two or more of ``v1``, tags or git revisions; the first is what the others are compared to.
-        embed: gives the features of tables: index ``sample_id``, (n, d) float32; images that can't be decoded may lack.
-            It is called once, with each distinct content once.
+        embed: gives the features of tables: index ``sample_id``, (n, d) float32; images that can't be decoded
+            may lack. It is called once, with each distinct content once.
         groups: near-duplicate group by digest; what shares a group with a held-out image isn't trained on.
         mlflow: log parameters, figures and the plot to MLflow, into the active run if there is one.
         progress: show a bar while files are fetched.
@@ -213,13 +215,13 @@ def _folded(splits: pd.Series[Any]) -> pd.Series[Any]:
 
 def _held_out(table: pd.DataFrame) -> tuple[pd.Series[str], tuple[str, ...], str]:
     """The class of each held-out content, the splits that nothing is trained on, and where they come from."""
-    splits: tuple[str, ...]
-    for splits, words in ((TEST, "images of the test split"), (VALIDATION, "images of the validation split")):
+    splits, source = TEST, "images of the test split"
+    rows = table[_folded(table["split"]).isin(splits)]
+    if not len(rows):
+        splits, source = VALIDATION, "images of the validation split"
         rows = table[_folded(table["split"]).isin(splits)]
-        if len(rows):
-            break
-    else:
-        splits, words = (), "images, a fifth chosen by content"
+    if not len(rows):
+        splits, source = (), "images, a fifth chosen by content"
         rows = table[table["digest"].map(lambda digest: int(digest[:8], 16) % 5 == 0).astype(bool)]
     # A content held out under two classes has no truth to score against.
     agreed = rows.groupby("digest")["name"].nunique()
@@ -229,7 +231,7 @@ def _held_out(table: pd.DataFrame) -> tuple[pd.Series[str], tuple[str, ...], str
             f"No image can be held out of {len(table)} labeled ones.",
             fix="Compare versions with more images, or with a test or validation split.",
         )
-    return rows.set_index("digest")["name"], splits, words
+    return rows.set_index("digest")["name"], splits, source
 
 
 def _predict(
@@ -240,8 +242,8 @@ def _predict(
 
     if train["name"].nunique() < 2:
         raise InputError(
-            f"The version {name!r} has {train['name'].nunique()} class to train on, in {len(train)} images outside "
-            "the held-out ones; expected at least 2."
+            f"The version {name!r} has {train['name'].nunique()} class to train on, in {len(train)} images "
+            "outside the held-out ones; expected at least 2."
         )
     scaler = StandardScaler()
     fitted = scaler.fit_transform(features.loc[train["digest"]].to_numpy(dtype=np.float32))
@@ -258,8 +260,9 @@ def _table(right: Mapping[str, npt.NDArray[np.bool_]], n_train: Mapping[str, int
         lost, gained, p_value = mcnemar(first, hits)
         rows.append(
             {
-                "version": name, "n_train": n_train[name], "n_test": len(hits), "accuracy": float(hits.mean()),
-                "low": low, "high": high, "difference": float(hits.mean() - first.mean()),
+                "version": name, "n_train": n_train[name], "n_test": len(hits),
+                "accuracy": float(hits.mean()), "low": low, "high": high,
+                "difference": float(hits.mean() - first.mean()),
                 "gained": gained, "lost": lost, "p_value": p_value if number else float("nan"),
             }
         )  # fmt: skip
@@ -328,8 +331,8 @@ def _log(found: Comparison, place: Place) -> None:
     try:
         mlflow.log_params(
             {
-                "dataset": place.prefix, "versions": " ".join(map(str, found.table.index)), "newest": found.newest,
-                "held_out": found.held_out, "C": C,
+                "dataset": place.prefix, "versions": " ".join(map(str, found.table.index)),
+                "newest": found.newest, "held_out": found.held_out, "C": C,
             }
         )  # fmt: skip
         for step, (name, row) in enumerate(found.table.to_dict(orient="index").items()):

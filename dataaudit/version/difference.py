@@ -30,10 +30,10 @@ class VersionDiff:
     Attributes:
         a: name of the older version.
         b: name of the newer one.
-        changes: one row a change; `kind` (one of "relabeled", "added", "dropped", "moved to another split", "changed
-            content", "renamed"), `sample_id` (in b, or in a for a dropped one), `before` (the sample id in a; None for
-            an added one), `old` and `new` (classes, but splits for a move and digests for a changed content). A sample
-            that changed in two ways has two rows.
+        changes: one row a change; `kind` (one of "relabeled", "added", "dropped", "moved to another split",
+            "changed content", "renamed"), `sample_id` (in b, or in a for a dropped one), `before` (the sample
+            id in a; None for an added one), `old` and `new` (classes, but splits for a move and digests for a
+            changed content). A sample that changed in two ways has two rows.
         unchanged: how many samples are the same in both.
     """
 
@@ -118,8 +118,8 @@ def _lines(rows: pd.DataFrame, kind: str) -> Iterator[str]:
 def diff(dataset: str | Path | Source, a: str, b: str | None = None, *, progress: bool = True) -> VersionDiff:
     """What changed from version `a` to version `b`, without touching the working copy.
 
-    Samples are followed by the MD5 of their content over moves and renames, so that an image moved to the folder of
-    another class is one relabeled sample, not one dropped and one added.
+    Samples are followed by the MD5 of their content over moves and renames, so that an image moved to the
+    folder of another class is one relabeled sample, not one dropped and one added.
 
     Args:
         dataset: the folder, the manifest or a source.
@@ -175,22 +175,20 @@ def diff_tables(old: Tables, new: Tables, *, a: str, b: str) -> VersionDiff:
 
 def samples(tables: Tables) -> pd.DataFrame:
     """One row a sample by position: `sample_id`, `digest`, `split`, `name` (its labels as one) and `file`."""
-    names = tables.labels.groupby("sample_id")["name"].agg(_joined)
+    labels = tables.labels[["sample_id", "name"]].dropna(subset="name")
+    if labels["sample_id"].duplicated().any():
+        names = labels.sort_values("name").groupby("sample_id")["name"].agg(", ".join)
+        labels = names.reset_index()
     images = tables.images
     return pd.DataFrame(
         {
             "sample_id": images.index.astype(object),
             "digest": images["digest"].to_numpy(dtype=object),
             "split": images["split"].to_numpy(dtype=object),
-            "name": names.reindex(images.index).to_numpy(dtype=object),
+            "name": labels.set_index("sample_id")["name"].reindex(images.index).to_numpy(dtype=object),
             "file": [PurePosixPath(sample_id).name for sample_id in images.index],
         }
     )
-
-
-def _joined(names: pd.Series[Any]) -> str | None:
-    present = sorted(names.dropna())
-    return ", ".join(present) if present else None
 
 
 def _same(left: pd.Series[Any], right: pd.Series[Any]) -> pd.Series[bool]:

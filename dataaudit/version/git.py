@@ -1,7 +1,7 @@
 """Git, through its own program: what of a repository is read, and the one way in which it is written.
 
-A commit is made from blobs and a tree of its own, never through the user's index, so what is staged, unstaged or
-untracked beside it stays as it was.
+A commit is made from blobs and a tree of its own, never through the user's index, so what is staged, unstaged
+or untracked beside it stays as it was.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pathlib import Path
 from dataaudit.errors import ConflictError, InputError, MissingDependencyError
 
 __all__ = [
-    "Tag", "commit", "good_name", "history", "ignored", "in_order", "init", "resolve", "root_of", "run", "show",
-    "subject", "tag", "tags", "tracked", "trailer",
+    "Tag", "commit", "good_name", "history", "ignored", "in_order", "init", "resolve", "root_of", "run",
+    "show", "tag", "tags", "tracked",
 ]  # fmt: skip
 
 _NAME, _EMAIL = "dataaudit", "dataaudit@localhost"
@@ -88,7 +88,8 @@ def init(folder: Path) -> Path:
     """Make a repository in `folder` and return its root.
 
     Raises:
-        InputError: `folder` is the home folder, the root of the disk or the temp folder, or can't be written to.
+        InputError: `folder` is the home folder, the root of the disk or the temp folder, or can't be written
+            to.
     """
     folder = folder.resolve()
     shared = {Path.home().resolve(), Path(folder.anchor), Path(tempfile.gettempdir()).resolve()}
@@ -97,7 +98,7 @@ def init(folder: Path) -> Path:
         raise InputError(
             f"No git repository holds the dataset, and one made here would take in a folder that {why}.",
             where=folder,
-            fix="Move the dataset into a folder of its own, or run `git init` where the repository should be.",
+            fix="Move the dataset into a folder of its own, or run `git init` where the repository belongs.",
         )
     branch = (
         () if _git(folder, ("config", "init.defaultBranch")).stdout else ("-c", "init.defaultBranch=main")
@@ -113,7 +114,7 @@ def resolve(root: Path, revision: str) -> str | None:
 
 
 def show(root: Path, revision: str, path: str) -> bytes | None:
-    """Content of the file `path` (relative to the root, forward slashes) in `revision`; None where it isn't there."""
+    """Content of `path` (relative to the root, forward slashes) in `revision`; None where it isn't there."""
     done = _git(root, ("cat-file", "blob", f"{revision}:{path}"))
     return done.stdout if done.returncode == 0 else None
 
@@ -145,17 +146,6 @@ def in_order(root: Path, commits: Sequence[str]) -> list[str]:
     return [commit for commit in printed.decode().split() if commit in wanted]
 
 
-def trailer(root: Path, revision: str, key: str) -> str | None:
-    """Value of the trailer `key` in the message of `revision`, or None."""
-    value = run(root, "log", "-1", f"--format=%(trailers:key={key},valueonly)", revision).decode().strip()
-    return value or None
-
-
-def subject(root: Path, revision: str) -> str:
-    """First line of the message of `revision`."""
-    return run(root, "log", "-1", "--format=%s", revision).decode(errors="replace").strip()
-
-
 def good_name(root: Path, name: str) -> bool:
     """Whether `name` can be the name of a tag."""
     return _git(root, ("check-ref-format", f"refs/tags/{name}")).returncode == 0
@@ -178,7 +168,17 @@ def tags(root: Path, prefix: str) -> list[Tag]:
 
 def tag(root: Path, name: str, commit: str, message: str) -> None:
     """Set the annotated tag `name` on `commit`."""
-    run(root, *_identity(root), "tag", "--annotate", "--message", message, name, commit)
+    run(
+        root,
+        *_identity(root),
+        "tag",
+        "--annotate",
+        "--cleanup=whitespace",
+        "--message",
+        message,
+        name,
+        commit,
+    )
 
 
 def commit(
@@ -186,15 +186,15 @@ def commit(
 ) -> str | None:
     """Commit these files on top of HEAD and leave all else, the user's index included, as it is.
 
-    Hooks don't run: they are written for the code that a person commits, and see the working tree, which is not what
-    is committed here.
+    Hooks don't run: they are written for the code that a person commits, and see the working tree, which is
+    not what is committed here.
 
     Args:
         root: root of the repository.
         message: the commit's message.
         files: path relative to the root to the content it gets, or None for a file that goes.
-        lines: path to lines that the file must have: what HEAD or the index holds stays, what is missing is appended,
-            so that the user's own edits of a shared ``.gitignore`` aren't committed along.
+        lines: path to lines that the file must have: what HEAD or the index holds stays, what is missing is
+            appended, so that the user's own edits of a shared ``.gitignore`` aren't committed along.
 
     Returns:
         Hash of the commit; None where HEAD holds all of it already.
@@ -224,7 +224,7 @@ def commit(
     parent = ("-p", head) if head else ()
     made = run(root, *_identity(root), "commit-tree", *sign, *parent, "-F", "-", tree, stdin=message.encode())
     new = made.decode().strip()
-    # The index goes first: killed in between, the new state is staged; the other way round it would look deleted.
+    # The index goes first: killed in between, the new state is staged; the other way it would look deleted.
     _set(root, blobs | staged)
     run(root, "update-ref", "-m", f"commit: {message.splitlines()[0]}", "HEAD", new, head or "0" * len(new))
     _git(root, ("update-index", "-q", "--refresh"))

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dataaudit import state
+from dataaudit import formats, state
 from dataaudit.errors import ConflictError, InputError
 from dataaudit.types import Source, Tables
 from dataaudit.version import git, store
@@ -39,10 +39,10 @@ from dataaudit.version.snapshot import (
 __all__ = ["Version", "checkout", "commit", "pull", "push", "versions"]
 
 METRICS = "metrics.json"
-_TRAILER = "Dataset-Version"
 _IGNORED_BY_DVC = ("/cache", "/*/reports", "/*/journal", "/*/dropped")
-_STATE_FILES = ("fixes.jsonl", "decisions.jsonl", "compare.json", "compare.csv")
-_RESTORED = ("fixes.jsonl", METRICS, "compare.json", "compare.csv", RECORD)
+_STATE_FILES = (RECORD, "fixes.jsonl", "decisions.jsonl")
+_COMPARED = ("compare.json", "compare.csv")
+_RESTORED = (RECORD, "fixes.jsonl", METRICS, *_COMPARED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +77,8 @@ def commit(
 ) -> Version:
     """Commit the dataset as it is now as a version: files in DVC, pointers, ledger and figures in git.
 
-    Git and DVC repositories are made where there are none. What is staged, changed or untracked beside the dataset
-    stays as it is; hooks don't run.
+    Git and DVC repositories are made where there are none. What is staged, changed or untracked beside the
+    dataset stays as it is; hooks don't run.
 
     Args:
         dataset: the folder, the manifest or a source.
@@ -91,8 +91,8 @@ def commit(
         The version.
 
     Raises:
-        InputError: nothing changed since the last version, the tag exists, git tracks the images itself, or no
-            repository may be made here.
+        InputError: nothing changed since the last version, the tag exists, git tracks the images itself, or
+            no repository may be made here.
         ConflictError: git or DVC refused, or a checkout was interrupted.
     """
     if not message.strip():
@@ -102,21 +102,22 @@ def commit(
     place = place_of(dataset, create=True)
     tables = read_tables(place.source)
     if _marker(place).exists():
+        under_way = _marker(place).read_text(encoding="utf-8")
         raise ConflictError(
-            f"A checkout of {_marker(place).read_text()!r} was interrupted; the files are part old, part new.",
+            f"A checkout of {under_way!r} was interrupted; the files are part old, part new.",
             where=place.source.path,
-            fix=f"Finish it first: dataaudit version checkout {place.source.path} {_marker(place).read_text()}",
+            fix=f"Finish it first: dataaudit version checkout {place.source.path} {under_way}",
         )
     name = _free_name(place, tag)
     state.prepare(place.source)
     with store.open_repo(place.dvc_root, progress=progress) as repo:
         files, lines = _add(place, repo, tables, summary)
-        if all(git.show(place.git_root, "HEAD", path) == data for path, data in files.items()):
-            return _tag_left_behind(place)
+        _refuse_known(place, files)
         if not is_nested(place, repo):
             files |= _figures(place, tables, summary)
     full = f"{place.prefix}/{name}"
-    made = git.commit(place.git_root, f"{message.strip()}\n\n{_TRAILER}: {full}\n", files=files, lines=lines)
+    # None where a commit was cut off before its tag, or made by hand: HEAD holds it all, and gets the tag.
+    made = git.commit(place.git_root, f"{message.strip()}\n", files=files, lines=lines)
     git.tag(place.git_root, full, made or find(place, "HEAD"), message.strip())
     return next(version for version in versions(place.source) if version.name == name)
 
@@ -199,7 +200,7 @@ def _ignore_line(place: Place, out: store.Out) -> dict[str, list[str]]:
 
 def _state_files(place: Place) -> dict[str, bytes | None]:
     files: dict[str, bytes | None] = {}
-    for path in (place.state / RECORD, *(place.state / name for name in _STATE_FILES)):
+    for path in (place.state / name for name in _STATE_FILES):
         if path.exists():
             files[place.in_git(path)] = path.read_bytes()
     ignore = place.source.anchor / state.FOLDER / ".dvcignore"
@@ -217,7 +218,9 @@ def _figures(place: Place, tables: Tables, summary: Mapping[str, Any] | None) ->
         **(summary or {}),
     }
     write_json(place.state / METRICS, figures)
-    return {place.in_git(path): path.read_bytes() for path in (place.state / METRICS, *declare(place))}
+    compared = [place.state / name for name in _COMPARED if (place.state / name).exists()]
+    written = (place.state / METRICS, *compared, *declare(place))
+    return {place.in_git(path): path.read_bytes() for path in written}
 
 
 def declare(place: Place) -> list[Path]:
@@ -232,26 +235,21 @@ def declare(place: Place) -> list[Path]:
     return [file]
 
 
-def _tag_left_behind(place: Place) -> Version:
-    """The version whose commit was made and whose tag wasn't, since its making was cut off."""
-    paths = [place.in_git(place.state)]
-    last = next(iter(git.history(place.git_root, paths)), None)
-    full = None if last is None else git.trailer(place.git_root, last, _TRAILER)
-    made = versions(place.source)
-    if last is None or full is None or not full.startswith(f"{place.prefix}/"):
-        return _nothing_new(made)
-    if git.resolve(place.git_root, f"refs/tags/{full}") is not None:
-        return _nothing_new(made)
-    git.tag(place.git_root, full, last, git.subject(place.git_root, last))
-    return next(version for version in versions(place.source) if version.tag == full)
+def _refuse_known(place: Place, files: Mapping[str, bytes | None]) -> None:
+    """Stop where HEAD holds these files already and a version names them."""
 
+    def holds(commit: str) -> bool:
+        return all(git.show(place.git_root, commit, path) == data for path, data in files.items())
 
-def _nothing_new(made: list[Version]) -> Version:
-    since = f"the version {made[-1].name}" if made else "the last commit"
-    raise InputError(
-        f"Nothing changed since {since}: images, labels, ledger and decisions are as they were.",
-        fix="There is nothing to commit.",
-    )
+    if git.resolve(place.git_root, "HEAD") is None or not holds("HEAD"):
+        return
+    for version in reversed(versions(place.source)):
+        if holds(version.commit):
+            raise InputError(
+                f"Nothing changed since the version {version.name}: images, labels, ledger and decisions are "
+                "as they were.",
+                fix="There is nothing to commit.",
+            )
 
 
 def versions(dataset: str | Path | Source) -> list[Version]:
@@ -296,8 +294,8 @@ def checkout(
 ) -> None:
     """Bring the working copy of the dataset, its ledger and its figures to a version.
 
-    HEAD, the branch, the index, the decisions and all files that aren't the dataset's stay as they are. Stopped in the
-    middle, the same command finishes.
+    HEAD, the branch, the index, the decisions and all files that aren't the dataset's stay as they are.
+    Stopped in the middle, the same command finishes.
 
     Args:
         dataset: the folder, the manifest or a source.
@@ -307,11 +305,11 @@ def checkout(
 
     Raises:
         InputError: there is no such version.
-        ConflictError: the dataset has changes that are in no version, or files are missing from cache and remote.
+        ConflictError: the dataset has changes that are in no version, or files are missing from cache and
+            remote.
     """
     place = place_of(dataset)
-    if Path(place.source.path).exists():
-        read_tables(place.source)  # finishes or rolls back a fix that was cut off
+    formats.recover(place.source.path)  # a fix that was cut off
     commit = find(place, version)
     with store.open_repo(place.dvc_root, progress=progress) as repo:
         if not force:
@@ -350,7 +348,7 @@ def _place_files(place: Place, repo: Any, commit: str, files: Mapping[str, File]
         repo._reset()
         store.checkout(repo, pointers)
     else:
-        # A stage of a pipeline or a folder that holds more than this dataset: its pointer speaks for others as well.
+        # A pipeline's stage or a folder that holds more than this dataset: its pointer speaks for others too.
         _copy_files(place, repo, files)
 
 
@@ -387,6 +385,17 @@ def refuse_unsaved(place: Place, repo: Any, command: str) -> None:
         return
     commits = _commits(place, repo)
     have = working_files(place, repo)
+    if have:
+        _refuse_unsaved_files(place, repo, have, commits, command)
+    ledger = state.ledger_file(place.source)
+    lines = ledger.read_bytes() if ledger.exists() else b""
+    if lines and not any((state_at(place, repo, c, ledger.name) or b"").startswith(lines) for c in commits):
+        _refuse(place, [f"{len(lines.splitlines())} fixes in {place.in_git(ledger)}"], command)
+
+
+def _refuse_unsaved_files(
+    place: Place, repo: Any, have: Mapping[str, str], commits: list[str], command: str
+) -> None:
     nearest: dict[str, str] | None = None
     seen: set[tuple[str, str]] = set()
     for number, commit in enumerate(commits):
@@ -401,13 +410,9 @@ def refuse_unsaved(place: Place, repo: Any, command: str) -> None:
     else:
         changed = sorted(path for path, md5 in have.items() if (path, md5) not in seen)
         gone = sorted((nearest or {}).keys() - have.keys())
-        # After an interrupted checkout each file is of one version or another; only what is of none would be lost.
+        # After an interrupted checkout each file is of one version or another; what is of none would be lost.
         if changed or not _marker(place).exists():
             _refuse(place, [*changed, *(f"{path} (gone)" for path in gone)] or sorted(have), command)
-    ledger = state.ledger_file(place.source)
-    lines = ledger.read_bytes() if ledger.exists() else b""
-    if lines and not any((state_at(place, repo, c, ledger.name) or b"").startswith(lines) for c in commits):
-        _refuse(place, [f"{len(lines.splitlines())} fixes in {place.in_git(ledger)}"], command)
 
 
 def _refuse(place: Place, changes: list[str], command: str) -> None:
@@ -432,7 +437,8 @@ def _commits(place: Place, repo: Any) -> list[str]:
 
 
 def push(dataset: str | Path | Source, remote: str | None = None, *, progress: bool = True) -> int:
-    """Send the files of all versions to a DVC remote; the git commits and tags go by ``git push --follow-tags``.
+    """Send the files of all versions to a DVC remote; the git commits and tags go by ``git push
+    --follow-tags``.
 
     Args:
         dataset: the folder, the manifest or a source.
@@ -478,11 +484,12 @@ def pull(dataset: str | Path | Source, remote: str | None = None, *, progress: b
         ConflictError: the dataset has changes that are in no version, or the remote lacks files.
     """
     place = place_of(dataset)
-    if Path(place.source.path).exists():
-        read_tables(place.source)
+    formats.recover(place.source.path)
     head = find(place, "HEAD")
     with store.open_repo(place.dvc_root, progress=progress) as repo:
         refuse_unsaved(place, repo, f"dataaudit version checkout {place.source.path} HEAD")
         came = store.fetch(repo, targets_at(place, repo, head), commit=head, remote=remote)
+        write(_marker(place), b"HEAD")
         _place_files(place, repo, head, files_at(place, repo, head, name="HEAD"))
+    _marker(place).unlink()
     return came

@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dataaudit import state
+from dataaudit import formats, state
 from dataaudit.errors import InputError
 from dataaudit.types import Source, Tables
 from dataaudit.version import git, store
 
 __all__ = [
-    "RECORD", "Place", "check_not_in_git", "locate", "place_of", "read_tables", "targets_of", "write", "write_json",
+    "RECORD", "Place", "check_not_in_git", "locate", "place_of", "read_tables", "targets_of",
+    "write", "write_json",
 ]  # fmt: skip
 
-RECORD = "dataset.json"
+RECORD = state.RECORD
 MAX_LOOSE_FILES = 100
 
 
@@ -82,8 +83,6 @@ def _ref_part(name: str) -> str:
 
 def read_tables(source: Source) -> Tables:
     """Read the working copy again, as `source` was read."""
-    from dataaudit import formats
-
     return formats.read(source.path, format=source.format, options=source.options)
 
 
@@ -98,8 +97,6 @@ def locate(dataset: str | Path | Source) -> Source:
     else:
         known = _recorded(Path(dataset).resolve())
         if known is None:
-            from dataaudit import formats
-
             known = formats.read(dataset).source
         if known is None:
             raise InputError(f"The dataset {str(dataset)!r} has no source; a version needs files.")
@@ -113,7 +110,7 @@ def locate(dataset: str | Path | Source) -> Source:
 
 
 def _recorded(path: Path) -> Source | None:
-    for anchor in (path.parent, path):
+    for anchor in (path.parent, path, path.parent.parent):
         for file in sorted((anchor / state.FOLDER).glob(f"*/{RECORD}")):
             record = json.loads(file.read_text(encoding="utf-8"))
             if (anchor / record["path"]).resolve() == path:
@@ -178,9 +175,11 @@ def targets_of(place: Place, tables: Tables, known: Iterable[store.Out]) -> list
     tops = Counter(_top(sample_id, place) for sample_id in tables.images.index)
     loose = [name for name in tops if (place.root / name).is_file()]
     if len(loose) > MAX_LOOSE_FILES:
+        if place.root != place.source.anchor:
+            return [place.root]
         raise InputError(
-            f"{len(loose)} images lie loose in the dataset's folder, {loose[0]!r} among them; each would need a DVC "
-            f"file of its own (at most {MAX_LOOSE_FILES}).",
+            f"{len(loose)} images lie loose in the dataset's folder, {loose[0]!r} among them; each would "
+            f"need a DVC file of its own (at most {MAX_LOOSE_FILES}).",
             where=place.root,
             fix="Move the images into a subfolder and correct their paths in the manifest.",
         )
@@ -207,15 +206,22 @@ def check_not_in_git(place: Place, targets: Iterable[Path]) -> list[str]:
     targets = list(targets)
     manifest = place.in_git(Path(place.source.path))
     held = git.tracked(place.git_root, targets)
-    images = [name for name in held if name != manifest and not name.endswith((".dvc", ".gitignore"))]
+    alone = (
+        Path(place.source.path) in targets
+    )  # a manifest that isn't part of a larger target may stay in git
+    images = [
+        name
+        for name in held
+        if not name.endswith((".dvc", ".gitignore")) and not (alone and name == manifest)
+    ]
     if images:
         names = " ".join(sorted({place.in_git(target) for target in targets if target.is_dir()}))
         raise InputError(
-            f"git itself tracks {len(images)} files of the dataset, {images[0]!r} among them; DVC tracks files that "
-            "git doesn't.",
+            f"git itself tracks {len(images)} files of the dataset, {images[0]!r} among them; DVC tracks "
+            "files that git doesn't.",
             where=place.git_root,
-            fix=f"Hand them over (the files stay): git rm -r --cached --quiet -- {names} && git commit -m 'Hand the "
-            "images over to DVC'. Then commit the version again.",
+            fix=f"Hand them over (the files stay): git rm -r --cached --quiet -- {names} && git commit -m "
+            "'Hand the images over to DVC'. Then commit the version again.",
         )
     return [name for name in held if name == manifest]
 

@@ -14,18 +14,18 @@ from typing import Any
 
 import pandas as pd
 
-from dataaudit import state
+from dataaudit import formats, state
 from dataaudit.errors import ConflictError, DataAuditError, InputError, nearest
 from dataaudit.types import Source, Tables
 from dataaudit.version import git, store
-from dataaudit.version.place import RECORD, Place, place_of
+from dataaudit.version.place import RECORD, Place, place_of, read_tables
 
 __all__ = ["File", "files_at", "find", "materialize", "read", "working_files", "working_tables"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class File:
-    """A file of a version: the MD5 of its bytes, and where they are (DVC's cache, or at hand for a file of git)."""
+    """A file of a version: the MD5 of its bytes, and where they are (DVC's cache, or at hand from git)."""
 
     md5: str
     cached: Path | None = None
@@ -104,7 +104,7 @@ def is_nested(place: Place, repo: Any) -> bool:
 
 
 def state_at(place: Place, repo: Any, commit: str, name: str) -> bytes | None:
-    """Content of the state's file `name` in a commit, from git or, where DVC tracks the state, from its cache."""
+    """Content of the state's file `name` in a commit, from git or, where DVC tracks the state, its cache."""
     data = git.show(place.git_root, commit, place.in_git(place.state / name))
     if data is None and is_nested(place, repo):
         entry = _listing(place, repo, commit, [place.state], commit[:7]).get(place.state / name)
@@ -124,7 +124,8 @@ def _fetch(place: Place, repo: Any, commit: str, targets: list[Path], name: str)
         raise ConflictError(
             f"Files of the version {name!r} are not in DVC's cache, and no remote gave them: {error.what}",
             where=place.dvc_root,
-            fix=f"Get them: dataaudit version pull {place.source.path} (or `dvc pull`), from a remote that has them.",
+            fix=f"Get them: dataaudit version pull {place.source.path} (or `dvc pull`), with a remote that "
+            "has them.",
         ) from error
 
 
@@ -144,7 +145,7 @@ def working_files(place: Place, repo: Any) -> dict[str, str]:
         targets = [place.root]
     manifest = _manifest(place)
     if manifest is None:
-        targets += [path for path in _new_folders(place, targets)]
+        targets += _new_folders(place, targets)
     elif not any(
         (place.root / manifest) == path or path in (place.root / manifest).parents for path in targets
     ):
@@ -158,19 +159,16 @@ def working_files(place: Place, repo: Any) -> dict[str, str]:
 
 
 def _new_folders(place: Place, targets: list[Path]) -> list[Path]:
-    """Folders beside the tracked ones that a fix may have made, such as that of a class new to the dataset."""
+    """Folders beside the tracked ones that a fix may have made, such as that of a new class."""
     if not place.root.is_dir() or any(path == place.root or path in place.root.parents for path in targets):
         return []
-    return [
-        path for path in place.root.iterdir()
-        if path.is_dir() and not path.name.startswith(".") and not any(path == t or path in t.parents for t in targets)
-    ]  # fmt: skip
+    known = {path for target in targets for path in (target, *target.parents)}
+    folders = [path for path in place.root.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    return [path for path in folders if path not in known]
 
 
 def working_tables(place: Place) -> Tables:
     """The working copy as tables, `digest` filled; unchanged files aren't read again."""
-    from dataaudit.version.place import read_tables
-
     tables = read_tables(place.source)
     with store.open_repo(place.dvc_root, progress=False) as repo:
         digests = working_files(place, repo)
@@ -194,7 +192,8 @@ def materialize(dataset: str | Path | Source, version: str, *, progress: bool = 
         progress: show a bar while files are fetched.
 
     Returns:
-        The folder, or the manifest in it, ready for ``formats.read``. Its files are DVC's own: read them only.
+        The folder, or the manifest in it, ready for ``formats.read``. Its files are DVC's own: read them
+        only.
 
     Raises:
         InputError: there is no such version.
@@ -255,15 +254,13 @@ def read(dataset: str | Path | Source, version: str, *, progress: bool = True) -
         progress: show a bar while files are fetched.
 
     Returns:
-        Tables with the sample ids of the working copy, `digest` from DVC, file paths that lead to the old contents, and
-        a source whose anchor is the dataset's, so that its cached signals are found.
+        Tables with the sample ids of the working copy, `digest` from DVC, file paths that lead to the old
+        contents, and a source whose anchor is the dataset's, so that its cached signals are found.
 
     Raises:
         InputError: there is no such version.
         ConflictError: files are missing from the cache and no remote has them.
     """
-    from dataaudit import formats
-
     place = place_of(dataset)
     root, path, files = _materialize(place, find(place, version), version, progress=progress)
     tables = formats.read(path, format=place.source.format, options=place.source.options)

@@ -16,8 +16,8 @@ from typing import Any
 from dataaudit.errors import ConflictError, DataAuditError, InputError
 
 __all__ = [
-    "Entry", "Out", "add", "checkout", "covering", "fetch", "init", "listing", "open_repo", "outs", "push", "remove",
-    "root_of", "tracked_at", "working",
+    "Entry", "Out", "add", "checkout", "covering", "fetch", "init", "listing", "open_repo", "outs", "push",
+    "remove", "root_of", "tracked_at", "working",
 ]  # fmt: skip
 
 _LOGGERS = ("dvc", "dvc_data", "dvc_objects")
@@ -37,7 +37,8 @@ class Out:
 
     Attributes:
         path: absolute, in the working copy.
-        file: the file of git that names its content: the ``.dvc`` file, or ``dvc.lock`` for a pipeline's output.
+        file: the file of git that names its content: the ``.dvc`` file, or ``dvc.lock`` for a pipeline's
+            output.
         address: how DVC names its stage.
         pipeline: whether a stage of a pipeline makes it.
     """
@@ -49,7 +50,7 @@ class Out:
 
 
 def root_of(folder: Path, git_root: Path) -> Path | None:
-    """Root of the DVC repository that `folder` lies in, inside its git repository; None where there is none."""
+    """Root of the DVC repository that `folder` lies in, inside its git repository, or None."""
     for parent in (folder, *folder.parents):
         if (parent / ".dvc").is_dir():
             return parent
@@ -59,7 +60,7 @@ def root_of(folder: Path, git_root: Path) -> Path | None:
 
 
 def init(root: Path, git_root: Path) -> list[str]:
-    """Make a DVC repository in `root`; returns the files made that git should hold, relative to `git_root`."""
+    """Make a DVC repository in `root`; returns the files made for git to hold, relative to `git_root`."""
     with _quiet(progress=False):
         from dvc.repo import Repo
 
@@ -75,7 +76,7 @@ def open_repo(root: Path, *, progress: bool = True) -> Iterator[Any]:
         from dvc.config import Config
         from dvc.repo import Repo
 
-        # DVC takes the settings of an old commit from that commit; the remotes of today are the ones that work.
+        # DVC takes the settings of an old commit from that commit; the remotes of today are those that work.
         # autostage would put our files into the user's index before the version is committed.
         today = Config(str(root / ".dvc"))
         core = {**today.get("core", {}), "autostage": False}
@@ -91,6 +92,7 @@ def _quiet(*, progress: bool) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of DVC's own dependencies; ours are shown outside
         from dvc.exceptions import DvcException
+        from scmrepo.exceptions import SCMError
 
         loggers = [logging.getLogger(name) for name in _LOGGERS]
         levels = [logger.level for logger in loggers]
@@ -100,7 +102,7 @@ def _quiet(*, progress: bool) -> Iterator[None]:
             yield
         except DataAuditError:
             raise
-        except DvcException as error:
+        except (DvcException, SCMError) as error:
             raise ConflictError(f"DVC refused: {_words(error)}") from error
         finally:
             for logger, level in zip(loggers, levels, strict=True):

@@ -22,7 +22,7 @@ def pixels(tables) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
-    """400 real digits in two versions: v1 with every fifth label of the training split wrong, v2 put right."""
+    """400 real digits: v1 with every fifth label of the training split wrong, v2 put right."""
     root = tmp_path_factory.mktemp("digits") / "digits"
     data = load_digits()
     for number in range(400):

@@ -36,20 +36,24 @@ OLD = [("cat/0.png", "m0", "cat", None), ("cat/1.png", "m1", "cat", None), ("dog
     ("new", "expected"),
     [
         # an image moved to another class's folder is one relabeled sample
-        ([("dog/0.png", "m0", "dog", None), *OLD[1:]], [("relabeled", "dog/0.png", "cat/0.png", "cat", "dog")]),
+        ([("dog/0.png", "m0", "dog", None), *OLD[1:]],
+         [("relabeled", "dog/0.png", "cat/0.png", "cat", "dog")]),
         # a cell of a manifest changed
-        ([("cat/0.png", "m0", "dog", None), *OLD[1:]], [("relabeled", "cat/0.png", "cat/0.png", "cat", "dog")]),
+        ([("cat/0.png", "m0", "dog", None), *OLD[1:]],
+         [("relabeled", "cat/0.png", "cat/0.png", "cat", "dog")]),
         # a label taken away
         ([("cat/0.png", "m0", None, None), *OLD[1:]], [("relabeled", "cat/0.png", "cat/0.png", "cat", None)]),
         ([*OLD, ("dog/9.png", "m9", "dog", None)], [("added", "dog/9.png", None, None, "dog")]),
         (OLD[1:], [("dropped", "cat/0.png", "cat/0.png", "cat", None)]),
-        ([("cat/0.png", "m7", "cat", None), *OLD[1:]], [("changed content", "cat/0.png", "cat/0.png", "m0", "m7")]),
+        ([("cat/0.png", "m7", "cat", None), *OLD[1:]],
+         [("changed content", "cat/0.png", "cat/0.png", "m0", "m7")]),
         ([("cat/x.png", "m0", "cat", None), *OLD[1:]], [("renamed", "cat/x.png", "cat/0.png", None, None)]),
         ([("cat/0.png", "m0", "cat", "test"), *OLD[1:]],
          [("moved to another split", "cat/0.png", "cat/0.png", None, "test")]),
         # two images that swapped their names are two renames, not two changed contents
         ([("cat/1.png", "m0", "cat", None), ("cat/0.png", "m1", "cat", None), OLD[2]],
-         [("renamed", "cat/0.png", "cat/1.png", None, None), ("renamed", "cat/1.png", "cat/0.png", None, None)]),
+         [("renamed", "cat/0.png", "cat/1.png", None, None),
+          ("renamed", "cat/1.png", "cat/0.png", None, None)]),
         # both the class and the split
         ([("test/dog/0.png", "m0", "dog", "test"), *OLD[1:]],
          [("relabeled", "test/dog/0.png", "cat/0.png", "cat", "dog"),

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -173,8 +176,39 @@ def test_an_interrupted_checkout_is_finished_by_the_same_command(photos, monkeyp
 def test_a_commit_cut_off_before_its_tag_gets_the_tag_from_the_next(photos):
     version.commit(photos, message="as it came")
     git(photos.parent, "tag", "-d", "photos/v1")
+    head = git(photos.parent, "rev-parse", "HEAD")
     assert version.commit(photos, message="again").name == "v1"
-    assert version.versions(photos)[0].message == "as it came"
+    assert git(photos.parent, "rev-parse", "HEAD") == head
+
+
+def test_a_commit_stopped_at_any_call_of_git_is_made_by_the_next(tmp_path, monkeypatch):
+    from dataaudit.version import git as program
+
+    whole = program.run
+    for stop in itertools.count(1):
+        photos = folder(tmp_path / str(stop) / "photos")
+        version.commit(photos, message="as it came", progress=False)
+        relabel(photos, "0.png", "cat", "dog")
+        calls = iter(range(1, stop))
+
+        def run(*args, calls=calls, **options):
+            if next(calls, None) is None:
+                raise KeyboardInterrupt
+            return whole(*args, **options)
+
+        try:
+            with monkeypatch.context() as patch:
+                patch.setattr(program, "run", run)
+                version.commit(photos, message="one cat is a dog", progress=False)
+        except KeyboardInterrupt:
+            with contextlib.suppress(InputError):  # it was stopped after its last step
+                version.commit(photos, message="one cat is a dog", progress=False)
+        else:
+            break
+        assert [v.name for v in version.versions(photos)] == ["v1", "v2"]
+        assert git(photos.parent, "status", "--porcelain") == ""
+        assert version.diff(photos, "v1", "v2").counts == {"relabeled": 1}
+    assert stop > 15
 
 
 def test_two_datasets_in_one_repository_have_their_own_versions(photos):
@@ -397,3 +431,59 @@ def test_nothing_goes_over_the_network_and_nothing_is_printed(photos, capfd):
     assert (
         subprocess.run(["git", "-C", photos.parent, "fsck", "--strict"], capture_output=True).returncode == 0
     )
+
+
+def test_many_images_beside_their_manifest_are_tracked_as_their_folder(tmp_path):
+    root = tmp_path / "set"
+    for number in range(101):
+        picture(root / f"{number}.png", number)
+    (root / "labels.csv").write_text("filepath,label\n" + "".join(f"{n}.png,c{n % 2}\n" for n in range(101)))
+    version.commit(root / "labels.csv", message="as it came")
+    assert (tmp_path / "set.dvc").exists()
+    (tmp_path / "own").mkdir()
+    (root).rename(tmp_path / "own" / "set")
+    git(tmp_path / "own" / "set", "init", "-q")
+    with pytest.raises(InputError, match="101 images lie loose"):
+        version.commit(tmp_path / "own" / "set" / "labels.csv", message="as it came")
+
+
+def test_names_with_spaces_and_letters_of_any_script_work(tmp_path):
+    root = folder(tmp_path / "work" / "meine Bilder ü")
+    (root / "cat").rename(root / "große Katze")
+    assert version.commit(root, message="wie es kam: ü").tag == "meine-Bilder-ü/v1"
+    first = tree(root)
+    relabel(root, "0.png", "große Katze", "dog")
+    version.commit(root, message="eine Katze ist ein Hund")
+    assert version.diff(root, "v1", "v2").changes["old"].tolist() == ["große Katze"]
+    version.checkout(root, "v1")
+    assert tree(root) == first
+    assert git(tmp_path / "work", "status", "--porcelain", "-uall", "--ignored=no").count("??") == 0
+
+
+def test_a_dataset_folder_that_is_the_repository_keeps_its_versions_in_a_clone_of_another_name(tmp_path):
+    root = folder(tmp_path / "photos")
+    git(root, "init", "-q")
+    version.commit(root, message="as it came")
+    (root / ".dvc" / "config").write_text(
+        f"[core]\n    remote = s\n['remote \"s\"']\n    url = {tmp_path / 'r'}\n"
+    )
+    git(root, "commit", "-qam", "a remote")
+    version.push(root)
+    git(tmp_path, "clone", "-q", str(root), "copy")
+    version.pull(tmp_path / "copy")
+    assert [v.tag for v in version.versions(tmp_path / "copy")] == ["photos/v1"]
+    relabel(tmp_path / "copy", "0.png", "cat", "dog")
+    assert version.commit(tmp_path / "copy", message="one cat is a dog").tag == "photos/v2"
+
+
+def test_a_comparison_alone_is_no_new_version(photos):
+    version.commit(photos, message="as it came")
+    (photos.parent / ".dataaudit" / "photos" / "compare.json").write_text("{}")
+    with pytest.raises(InputError, match="Nothing changed"):
+        version.commit(photos, message="again")
+
+
+def test_versions_load_no_heavy_package():
+    code = "import sys, dataaudit.version; print(sorted({'dvc', 'sklearn', 'matplotlib'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
