@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from dataaudit.pipeline import audit
     from dataaudit.errors import DataAuditError
     from dataaudit.fix import apply, plan, undo
-    from dataaudit.review import pull, push
-    from dataaudit.tables import load
+    from dataaudit.loading import load
+    from dataaudit.review import clean, push
     from dataaudit.types import Check, Decision, Finding, Fix, Locator, Outcome, Report, Source, Tables
     from dataaudit.version import checkout, commit, compare, diff, versions
 
@@ -22,9 +22,9 @@ _HOME = {
     "apply": "fix",
     "plan": "fix",
     "undo": "fix",
-    "pull": "review",
+    "clean": "review",
     "push": "review",
-    "load": "tables",
+    "load": "loading",
     "Check": "types",
     "Decision": "types",
     "Finding": "types",
@@ -55,12 +55,12 @@ __all__ = [
     "apply",
     "audit",
     "checkout",
+    "clean",
     "commit",
     "compare",
     "diff",
     "load",
     "plan",
-    "pull",
     "push",
     "undo",
     "versions",

