@@ -320,7 +320,8 @@ def checkout(
         kept = {name: state_at(place, repo, commit, name) for name in _RESTORED}
         _place_files(place, repo, commit, files)
     for name, data in kept.items():
-        _set(place.state / name, data)
+        if name != RECORD or data is not None:  # a revision from before the first version has no record
+            _set(place.state / name, data)
     declare(place)
     _marker(place).unlink()
 

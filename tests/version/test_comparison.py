@@ -72,6 +72,7 @@ def test_a_plot_is_drawn(digits, tmp_path):
         assert picture.size[0] > 1000
 
 
+@pytest.mark.filterwarnings("default")  # of MLflow's own
 def test_the_figures_go_to_mlflow_where_it_is_installed(digits, tmp_path, monkeypatch):
     pytest.importorskip("mlflow")
     import mlflow

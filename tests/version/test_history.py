@@ -487,3 +487,59 @@ def test_versions_load_no_heavy_package():
     code = "import sys, dataaudit.version; print(sorted({'dvc', 'sklearn', 'matplotlib'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_data_tracked_by_hand_is_read_and_checked_out_from_before_the_first_version(tmp_path):
+    from dataaudit.version import store
+
+    photos = folder(tmp_path / "photos")
+    git(tmp_path, "init", "-q")
+    store.init(tmp_path, tmp_path)
+    with store.open_repo(tmp_path) as repo:
+        repo.add([str(photos)])
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-qm", "by hand")
+    first = tree(photos)
+    relabel(photos, "0.png", "cat", "dog")
+    version.commit(photos, message="one cat is a dog")
+    assert version.diff(photos, "HEAD~1", "v1").counts == {"relabeled": 1}
+    version.checkout(photos, "HEAD~1")
+    assert tree(photos) == first
+    version.checkout(photos, "v1")
+    assert git(tmp_path, "status", "--porcelain") == ""
+
+
+def test_the_output_of_a_pipeline_stays_one(tmp_path):
+    from dataaudit.version import store
+
+    photos = folder(tmp_path / "photos")
+    git(tmp_path, "init", "-q")
+    store.init(tmp_path, tmp_path)
+    (tmp_path / "dvc.yaml").write_text("stages:\n  make:\n    cmd: echo\n    outs:\n    - photos\n")
+    with store.open_repo(tmp_path) as repo:
+        repo.commit(f"{tmp_path / 'dvc.yaml'}:make", force=True)
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-qm", "pipeline")
+    version.commit(photos, message="as it came")
+    first = tree(photos)
+    relabel(photos, "0.png", "cat", "dog")
+    version.commit(photos, message="one cat is a dog")
+    assert not (tmp_path / "photos.dvc").exists()
+    assert version.diff(photos, "v1", "v2").counts == {"relabeled": 1}
+    version.checkout(photos, "v1")
+    assert tree(photos) == first
+
+
+def test_a_repository_above_without_dvc_gets_it_beside_the_dataset(tmp_path):
+    git(tmp_path, "init", "-q")
+    photos = folder(tmp_path / "data" / "photos")
+    version.commit(photos, message="as it came")
+    first = tree(photos)
+    relabel(photos, "0.png", "cat", "dog")
+    version.commit(photos, message="one cat is a dog")
+    assert (tmp_path / "data" / ".dvc").is_dir() and not (tmp_path / ".dvc").exists()
+    version.checkout(photos, "v1")
+    assert tree(photos) == first
+    assert git(tmp_path, "status", "--porcelain").splitlines() == [
+        " M data/.dataaudit/photos/metrics.json", " M data/photos.dvc",
+    ]  # fmt: skip
