@@ -1,0 +1,358 @@
+"""What the commands of the command line do, each in a few calls of the public API."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dataaudit import config, state
+from dataaudit.errors import DataAuditError, InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dataaudit.types import Report, Source
+
+__all__ = ["run"]
+
+
+def run(given: argparse.Namespace) -> int:
+    """Run the command that was given; returns the exit code."""
+    name = given.command if given.command != "version" else f"version_{given.action}"
+    command: Callable[[argparse.Namespace], int] = globals()[f"_{name}"]
+    return command(given)
+
+
+def _audit(given: argparse.Namespace) -> int:
+    if given.clean:
+        return _clean(given)
+    settings = config.find(given.path)
+    rules = tuple(given.fail_on or settings.fail_on or ("any>0",))
+    from dataaudit.report import gate, summarize, to_terminal, write
+
+    wants_fiftyone = settings.fiftyone and not given.no_fiftyone
+    warm = threading.Thread(target=_warm_fiftyone, daemon=True)
+    if wants_fiftyone:
+        warm.start()
+    report = _report(given, settings)
+    gate(report, rules)  # a malformed rule fails before anything is written
+    files = _write_reports(report, given, write)
+    summary = summarize(report)
+    if given.format == "text":
+        _terminal_header(report)
+        to_terminal(summary, html=files.get("report.html"))
+    else:
+        print(_machine(summary, given.format))  # noqa: T201
+    if wants_fiftyone:
+        _say(_push(report))
+    breaches = gate(summary, rules)
+    if breaches and not given.exit_zero:
+        for breach in breaches:
+            _say(f"Over the gate: {breach.message}")
+        return 1
+    return 0
+
+
+def _report(given: argparse.Namespace, settings: config.Config) -> Report:
+    from dataaudit import loading, pipeline
+
+    rev = getattr(given, "rev", None)
+    options = {**settings.options, **_options(given.option)}
+    quiet = given.quiet or getattr(given, "format", "text") != "text" and not sys.stderr.isatty()
+    tables = loading.read(given.path, rev=rev, format=given.input_format, options=options)
+    probabilities = _pred_probs(given.pred_probs) if getattr(given, "pred_probs", None) else None
+    return pipeline.audit(
+        tables,
+        select=_codes(given.select) if given.command == "audit" and given.select else settings.select,
+        ignore=_codes(getattr(given, "ignore", None)) or settings.ignore,
+        settings=settings.settings,
+        backbone=given.backbone or settings.backbone,
+        device=given.device or settings.device,
+        pred_probs=probabilities,
+        progress=not quiet,
+    )
+
+
+def _codes(text: str | None) -> tuple[str, ...]:
+    return tuple(code.strip().upper() for code in (text or "").split(",") if code.strip())
+
+
+def _options(pairs: list[str]) -> dict[str, str]:
+    options = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise InputError(f"The option {pair!r} is not of the form KEY=VALUE.", fix="Such as --option label=species")
+        options[key] = value
+    return options
+
+
+def _pred_probs(path: str) -> pd.DataFrame | Any:
+    import numpy as np
+    import pandas as pd
+
+    file = Path(path)
+    if not file.is_file():
+        raise InputError("There is no such file of probabilities.", where=file)
+    try:
+        if file.suffix == ".npy":
+            return np.load(file, allow_pickle=False)
+        if file.suffix in (".parquet", ".pq"):
+            table = pd.read_parquet(file)
+            return table if table.index.dtype == object or table.index.name else table.set_index(table.columns[0])
+        if file.suffix == ".csv":
+            return pd.read_csv(file, index_col=0)
+    except (ValueError, OSError) as error:
+        raise InputError(f"The probabilities can't be read: {error}", where=file) from error
+    raise InputError(f"{file.suffix or 'No ending'} is not one of .npy, .csv and .parquet.", where=file)
+
+
+def _write_reports(report: Report, given: argparse.Namespace, write: Callable[..., dict[str, Path]]) -> dict[str, Path]:
+    source = report.tables.source
+    if given.output is not None:
+        return write(report, Path(given.output))
+    if source is None or "rev" in source.options:
+        return {}
+    state.prepare(source)
+    return write(report, state.reports_dir(source))
+
+
+def _terminal_header(report: Report) -> None:
+    timings = report.timings
+    decoded = int(timings.get("decoded", 0))
+    known = len(report.tables.images) - decoded
+    _say(f"Audited {len(report.tables.images):,} images in {timings['total']:.1f} s ({decoded:,} decoded, {known:,} known).")
+
+
+def _machine(summary: Mapping[str, Any], format_name: str) -> str:
+    from dataaudit import report
+
+    writers: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "json": report.to_json, "sarif": report.to_sarif, "junit": report.to_junit, "github": report.to_github,
+    }  # fmt: skip
+    return writers[format_name](summary)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)  # noqa: T201
+
+
+def _warm_fiftyone() -> None:
+    # The import and the start of the database take seconds, mostly of waiting: beside the audit they cost little. What
+    # goes wrong is said when the findings are written.
+    from dataaudit.formats._fiftyone import connect
+
+    with contextlib.suppress(DataAuditError, ImportError):
+        connect()
+
+
+def _push(report: Report) -> str:
+    from dataaudit import review, tables
+
+    source = report.tables.source
+    assert source is not None
+    stamp = state.state_dir(source) / "reports" / "fiftyone.json"
+    name = tables.dataset_name(source)
+    now = {"dataset": name, "findings": _findings_digest(report)}
+    if "rev" not in source.options and source.root is not None and _read_json(stamp) == now:
+        return f"FiftyOne: nothing changed since dataset {name} was written."
+    dataset = review.push(report)
+    if "rev" not in source.options:
+        stamp.parent.mkdir(parents=True, exist_ok=True)
+        stamp.write_text(json.dumps(now))
+    views = ", ".join(dataset.list_saved_views()) or "none"
+    return f"FiftyOne: dataset {dataset.name}, saved views: {views}.\n  Open it with: fiftyone app launch {dataset.name}"
+
+
+def _findings_digest(report: Report) -> str:
+    rows = [(item.key, item.decision, round(item.score, 6)) for item in report.items]
+    where = sorted(report.tables.images["filepath"])
+    text = json.dumps([report.digest, dict(report.params), rows, dict(report.skipped), where], default=str)
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _source(path: str, options: list[str] | None = None, format_name: str | None = None) -> Source:
+    from dataaudit import formats
+
+    settings = config.find(path)
+    source = formats.read(path, format=format_name, options={**settings.options, **_options(options or [])}).source
+    assert source is not None
+    return source
+
+
+def _clean(given: argparse.Namespace) -> int:
+    from dataaudit import review, tables
+    from dataaudit.formats._fiftyone import connect
+
+    source = _source(given.path, given.option, given.input_format)
+    name = tables.dataset_name(source)
+    fiftyone = connect()
+    (state.reports_dir(source) / "fiftyone.json").unlink(missing_ok=True)
+    if not fiftyone.dataset_exists(name):
+        _say(f"There is no FiftyOne dataset {name}; nothing to take away.")
+        return 0
+    review.clean(fiftyone.load_dataset(name))
+    _say(f"The findings are out of the FiftyOne dataset {name}.")
+    return 0
+
+
+def _fix(given: argparse.Namespace) -> int:
+    from dataaudit import decisions, fix
+
+    if given.undo:
+        undone = fix.undo(_source(given.path, given.option, given.input_format))
+        _say(f"Took back {undone.fixes:,} fixes.")
+        return 0
+    if given.min_probability is None and given.decisions is None:
+        raise InputError("Nothing says which fixes to take.", fix="Give --min-probability, --decisions or --undo.")
+    report = _report(given, config.find(given.path))
+    verdicts = decisions.read(given.decisions, report) if given.decisions else None
+    plan = fix.plan(
+        report, min_probability=given.min_probability, codes=_codes(given.select), decisions=verdicts
+    )
+    for key, reason in plan.left_out.items():
+        _say(f"Left out {key}: {reason}")
+    if given.dry_run:
+        print(plan.diff(), end="")  # noqa: T201
+        _say(f"{len(plan):,} fixes planned; nothing was changed.")
+        return 0
+    applied = fix.apply(plan, reviewer=given.reviewer)
+    if verdicts:
+        decisions.record(plan.source, verdicts)
+    _say(f"Applied {len(plan):,} fixes. Take them back with: dataaudit fix {given.path} --undo")
+    if applied.id is not None:
+        _say(f"Ledger: {applied.ledger}")
+    return 0
+
+
+def _version_commit(given: argparse.Namespace) -> int:
+    from dataaudit import version
+
+    source = _source(given.path)
+    made = version.commit(source, message=given.message, tag=given.tag, summary=_figures(source, given.path))
+    print(f"{made.name}  {made.commit[:10]}  {made.message}")  # noqa: T201
+    return 0
+
+
+def _figures(source: Source, path: str) -> Mapping[str, Any] | None:
+    """Figures of an audit of the dataset as it is now; none where it was never audited."""
+    if not (state.reports_dir(source) / "report.json").exists():
+        return None
+    from dataaudit import pipeline
+
+    settings = config.find(path)
+    report = pipeline.audit(
+        path, select=settings.select, ignore=settings.ignore, settings=settings.settings, backbone=settings.backbone,
+        device=settings.device, options=settings.options, format=source.format,
+    )  # fmt: skip
+    return figures_of(report)
+
+
+def figures_of(report: Report) -> dict[str, Any]:
+    """The figures of a report that a version keeps as DVC metrics."""
+    counts: dict[str, int] = dict.fromkeys(report.outcomes, 0)
+    expected = 0.0
+    for item in report.items:
+        if item.decision != "keep":
+            counts[item.code] += 1
+            expected += item.probability or 0.0
+    return {
+        "findings": counts,
+        "images": len(report.tables.images),
+        "classes": len(report.tables.classes),
+        "expected_errors": round(expected, 1),
+    }
+
+
+def _version_list(given: argparse.Namespace) -> int:
+    from dataaudit import version
+
+    made = version.versions(_source(given.path))
+    for each in made:
+        counts = ", ".join(f"{key} {value}" for key, value in each.counts.items() if not isinstance(value, dict))
+        print(f"{each.name:8} {each.commit[:10]}  {each.date:%Y-%m-%d %H:%M}  {each.message.splitlines()[0]}"  # noqa: T201
+              f"{f'  ({counts})' if counts else ''}")  # fmt: skip
+    if not made:
+        _say("There are no versions yet. Make one: dataaudit version commit DIR -m MESSAGE")
+    return 0
+
+
+def _version_diff(given: argparse.Namespace) -> int:
+    from dataaudit import version
+
+    found = version.diff(_source(given.path), given.a, given.b)
+    print(found.to_text() if given.format == "text" else json.dumps(found.to_dict(), indent=2))  # noqa: T201
+    return 0
+
+
+def _version_compare(given: argparse.Namespace) -> int:
+    from dataaudit import version
+
+    settings = config.find(given.path)
+    source = _source(given.path)
+    found = version.compare(
+        source, given.versions, mlflow=given.mlflow, backbone=given.backbone or settings.backbone,
+        device=given.device or settings.device,
+    )  # fmt: skip
+    print(found.to_text() if given.format == "text" else json.dumps(found.to_dict(), indent=2))  # noqa: T201
+    state.prepare(source)
+    plot = Path(given.plot) if given.plot else state.reports_dir(source) / "compare.png"
+    plot.parent.mkdir(parents=True, exist_ok=True)
+    _say(f"Plot: {found.plot(plot)}")
+    return 0
+
+
+def _version_checkout(given: argparse.Namespace) -> int:
+    from dataaudit import version
+
+    version.checkout(_source(given.path), given.version, force=given.force)
+    _say(f"{given.path} is at {given.version}. git's HEAD and all other files are as they were.")
+    return 0
+
+
+def _version_push(given: argparse.Namespace) -> int:
+    from dataaudit import version
+
+    _say(f"Sent {version.push(_source(given.path), given.remote):,} files.")
+    return 0
+
+
+def _version_pull(given: argparse.Namespace) -> int:
+    from dataaudit import version
+
+    _say(f"Fetched {version.pull(Path(given.path), given.remote):,} files.")
+    return 0
+
+
+def _rule(given: argparse.Namespace) -> int:
+    from dataaudit import rules
+
+    print(rules.describe(given.code, markdown=given.format == "markdown"))  # noqa: T201
+    return 0
+
+
+def _doctor(given: argparse.Namespace) -> int:
+    from dataaudit import doctor
+
+    return doctor.print_rows(doctor.examine())
+
+
+def _demo(given: argparse.Namespace) -> int:
+    from dataaudit import demo
+
+    demo.run(Path(given.folder), fiftyone=not given.no_fiftyone)
+    return 0
