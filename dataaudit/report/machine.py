@@ -282,8 +282,9 @@ def to_markdown(report: Report | Mapping[str, Any], *, max_listed: int = 20) -> 
     if counts["open"] > len(listed):
         lines += ["", f"{counts['open'] - len(listed):,} more findings are not listed."]
     if summary["skipped"]:
-        skipped = "; ".join(f"{entry['code']} {_cell(entry['reason'].rstrip('.'))}" for entry in
-        summary["skipped"]) lines += ["", f"Skipped: {skipped}"]
+        reasons = ((entry["code"], _cell(entry["reason"].rstrip("."))) for entry in summary["skipped"])
+        skipped = "; ".join(f"{code} {reason}" for code, reason in reasons)
+        lines += ["", f"Skipped: {skipped}"]
     return storable("\n".join(lines) + "\n")
 
 
