@@ -28,7 +28,8 @@ MAX_MEMBERS = 12
 MAX_CLASSES = 250
 MAX_UNREADABLE = 1000
 HEAT_LEVELS = 7
-PLOT_WIDTH, PLOT_HEIGHT = 600, 170
+FULL_HEAT = 6
+PLOT_WIDTH, PLOT_HEIGHT = 600, 220
 UNREADABLE = "IMG001"
 
 
@@ -164,6 +165,8 @@ def _classes(classes: list[dict[str, Any]]) -> dict[str, Any]:
 def _matrix(matrix: Mapping[str, Any]) -> dict[str, Any]:
     """The matrix with a level of heat for each cell: 0 for none, 1 to 7 by the square root of the count."""
     most = max((n for row in matrix["counts"] for n in row), default=0)
+    # A matrix of ones is not alarming, so the full heat begins at some.
+    hottest = max(most, FULL_HEAT)
     rows = [
         {
             "name": name,
@@ -171,7 +174,7 @@ def _matrix(matrix: Mapping[str, Any]) -> dict[str, Any]:
                 {
                     "n": n,
                     "to": matrix["classes"][column],
-                    "heat": n and math.ceil(HEAT_LEVELS * math.sqrt(n / most)),
+                    "heat": n and math.ceil(HEAT_LEVELS * math.sqrt(n / hottest)),
                 }
                 for column, n in enumerate(counts)
             ],

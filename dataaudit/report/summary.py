@@ -183,6 +183,11 @@ def _finding(finding: Finding) -> dict[str, Any]:
     }
 
 
+def _split_order(name: str) -> tuple[int, str]:
+    usual = ("train", "val", "test")
+    return next((at for at, prefix in enumerate(usual) if name.lower().startswith(prefix)), len(usual)), name
+
+
 def _suggests(row: Mapping[str, Any], tables: Tables) -> str | None:
     """What a suggestion names: ``class``, ``sample`` or nothing."""
     if row["suggested"] is None:
@@ -202,7 +207,7 @@ def _counts(
         "images": len(tables.images),
         "labels": len(named),
         "classes": len(tables.classes),
-        "splits": {str(name): int(n) for name, n in splits.items()},
+        "splits": {name: int(splits[name]) for name in sorted(splits.index, key=_split_order)},
         "unlabeled": len(tables.images) - int(named["sample_id"].nunique()),
         "findings": len(findings),
         "open": len(considered),
