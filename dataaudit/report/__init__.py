@@ -1,7 +1,7 @@
 """What a report looks like: in a terminal, as HTML, as files and for machines, all from one summary."""
 
 from dataaudit.report.files import write, write_html
-from dataaudit.report.gate import Breach, gate
+from dataaudit.report.gate import Breach, check_rules, gate
 from dataaudit.report.html import to_html
 from dataaudit.report.machine import to_github, to_json, to_junit, to_markdown, to_sarif
 from dataaudit.report.summary import summarize
@@ -9,6 +9,7 @@ from dataaudit.report.terminal import to_terminal
 
 __all__ = [
     "Breach",
+    "check_rules",
     "gate",
     "summarize",
     "to_github",

@@ -13,7 +13,7 @@ from typing import Any
 from dataaudit import state
 from dataaudit.report.html import to_html
 from dataaudit.report.machine import to_json
-from dataaudit.report.summary import summarize
+from dataaudit.report.summary import as_summary
 from dataaudit.report.text import spreadsheet_safe, storable
 from dataaudit.types import Report
 
@@ -28,22 +28,24 @@ CSV_COLUMNS = (
 _PARQUET_TEXT = ("key", "code", "item_id", "sample_id", "given", "suggested", "message", "decision", "group")
 
 
-def write(report: Report, folder: str | Path, *, thumbnails: Path | None = None) -> dict[str, Path]:
+def write(
+    report: Report | Mapping[str, Any], folder: str | Path, *, thumbnails: Path | None = None
+) -> dict[str, Path]:
     """Write a report in each form, each file whole or not at all.
 
     Args:
-        report: the result of an audit.
+        report: a report or its summary.
         folder: where the files go; made where it doesn't exist.
-        thumbnails: where thumbnails are kept by content; the dataset's cache when left out.
+        thumbnails: where thumbnails are kept by content; the cache of a report's dataset when left out.
 
     Returns:
         The path of each file by its name: ``report.html``, ``report.json``, ``findings.parquet`` and
         ``findings.csv``.
     """
-    source = report.tables.source
+    source = report.tables.source if isinstance(report, Report) else None
     if thumbnails is None and source is not None:
         thumbnails = state.cache_dir(source) / "thumbnails"
-    summary = summarize(report)
+    summary = as_summary(report)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     contents = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from dataaudit.errors import InputError, nearest
 from dataaudit.report.summary import as_summary
 from dataaudit.types import Report
 
-__all__ = ["DEFAULT_RULES", "Breach", "gate"]
+__all__ = ["DEFAULT_RULES", "Breach", "check_rules", "gate"]
 
 DEFAULT_RULES = ("any>0",)
 _RULE = re.compile(r"\s*(any|[a-z]{3}(?:\d{3})?)\s*(>=|>)\s*(\d+(?:\.\d+)?|\.\d+)\s*(%?)\s*", re.IGNORECASE)
@@ -59,7 +59,8 @@ def gate(report: Report | Mapping[str, Any], rules: Sequence[str] = DEFAULT_RULE
     summary = as_summary(report)
     if isinstance(rules, str):
         rules = (rules,)
-    parsed = [(rule, *_parse(rule, summary)) for rule in rules]
+    codes = {entry["code"] for part in ("codes", "skipped") for entry in summary[part]}
+    parsed = [(rule, *_parse(rule, codes)) for rule in rules]
     total = summary["counts"]["images"]
     breaches = []
     for rule, name, at_least, limit, is_share in parsed:
@@ -77,16 +78,24 @@ def gate(report: Report | Mapping[str, Any], rules: Sequence[str] = DEFAULT_RULE
     return breaches
 
 
-def _parse(rule: str, summary: Mapping[str, Any]) -> tuple[str, bool, float, bool]:
+def check_rules(rules: Sequence[str]) -> None:
+    """Refuse rules that `gate` would refuse, before there is a report.
+
+    Raises:
+        InputError: a rule that can't be read, or that names a code that no check has.
+    """
+    for rule in rules:
+        _parse(rule)
+
+
+def _parse(rule: str, codes: Iterable[str] = ()) -> tuple[str, bool, float, bool]:
     match = _RULE.fullmatch(rule)
     if match is None:
         raise InputError(f"The gate's rule {rule!r} can't be read.", fix=_EXAMPLES)
     name, sign, number, percent = match.groups()
     name = "any" if name.lower() == "any" else name.upper()
-    codes = {entry["code"] for part in ("codes", "skipped") for entry in summary[part]} | set(
-        registry.checks()
-    )
-    known = {"any", *codes, *(code[:3] for code in codes)}
+    whole = {*codes, *registry.checks()}
+    known = {"any", *whole, *(code[:3] for code in whole)}
     if name not in known:
         raise InputError(f"The gate's rule {rule!r} names {name}, which no check has. {nearest(name, known)}")
     limit = float(number)
