@@ -117,8 +117,8 @@ def plan(
 
     Args:
         report: the audit's result.
-        min_probability: take the proposed fixes of findings that are at least this probable, in [0, 1], unless
-            a person decided otherwise.
+        min_probability: take the fixes of findings that are at least this probable, in [0, 1], unless a
+            person decided otherwise.
         codes: codes or prefixes, such as ``LBL``; empty takes every check.
         decisions: a file of decisions or the decisions themselves; takes what they accept.
 

@@ -45,7 +45,8 @@ def rewritten(
     if metadata.num_row_groups:
         group = metadata.row_group(0)
         for number in range(group.num_columns):
-            compression[group.column(number).path_in_schema] = group.column(number).compression
+            codec = group.column(number).compression
+            compression[group.column(number).path_in_schema] = "NONE" if codec == "UNCOMPRESSED" else codec
     out = io.BytesIO()
     version = metadata.format_version if metadata.format_version in ("1.0", "2.4", "2.6") else "2.6"
     with pq.ParquetWriter(

@@ -90,29 +90,30 @@ def tables(
             "filepath": list(filepaths),
             "width": size,
             "height": size,
-            "split": _objects(splits),
-            "digest": _objects([None] * len(index)),
+            "split": _objects(splits, index),
+            "digest": _objects([None] * len(index), index),
         },
         index=index,
     )
+    index = index.rename("label_id")
     labels = pd.DataFrame(
         {
             "sample_id": list(sample_ids),
-            "name": _objects(names),
-            "geometry": _objects([None] * len(index)),
-            "locator": _objects(locators),
+            "name": _objects(names, index),
+            "geometry": _objects([None] * len(index), index),
+            "locator": _objects(locators, index),
         },
-        index=pd.Index(sample_ids, name="label_id"),
+        index=index,
     )
     classes = tuple(sorted({name for name in names if name is not None}))
     return Tables(images=images, labels=labels, classes=classes, source=source)
 
 
-def _objects(values: Sequence[object]) -> np.ndarray[Any, np.dtype[np.object_]]:
-    """An array of Python objects; a plain list of texts would turn None into NaN."""
+def _objects(values: Sequence[object], index: pd.Index[Any]) -> pd.Series[Any]:
+    """A column of Python objects; pandas would read texts with None between them as texts with NaN."""
     array = np.empty(len(values), dtype=object)
     array[:] = values
-    return array
+    return pd.Series(array, index=index, dtype=object)
 
 
 def inside(root: Path, relative: str) -> Path:
