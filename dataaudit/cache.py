@@ -21,7 +21,7 @@ from dataaudit.decode import PIXEL_PROPERTIES, Decoded
 
 __all__ = ["Digests", "Rows", "read_arrays", "write_arrays"]
 
-_VERSION = "1"
+_VERSION = "2"
 _COLUMNS: dict[str, Any] = {
     "error": object,
     "width": np.int64,
@@ -36,7 +36,8 @@ _COLUMNS: dict[str, Any] = {
 
 
 class Digests:
-    """MD5 of files by path, believed while size, time of change and inode stay the same, as git believes its index.
+    """MD5 of files by path, believed while size, time of change and inode stay the same, as git believes its
+    index.
 
     Args:
         folder: the cache; None keeps nothing.
@@ -56,7 +57,9 @@ class Digests:
 
     def assume(self, filepaths: pd.Series[str], digests: pd.Series[str]) -> None:
         """Take digests that are known from elsewhere."""
-        self._assumed = {filepaths[i]: digest for i, digest in digests.dropna().items() if i in filepaths.index}
+        self._assumed = {
+            filepaths[i]: digest for i, digest in digests.dropna().items() if i in filepaths.index
+        }
 
     @staticmethod
     def stat(path: str) -> tuple[int, int, int] | None:
@@ -110,7 +113,9 @@ class Rows:
         self._features: list[np.ndarray[Any, Any]] = []
         self._where: dict[str, tuple[int, int]] = {}
         self._pending: dict[str, tuple[Decoded, np.ndarray[Any, Any] | None]] = {}
-        for file in sorted(self._folder.glob("*.npz")) if self._folder is not None and self._folder.exists() else ():
+        for file in (
+            sorted(self._folder.glob("*.npz")) if self._folder is not None and self._folder.exists() else ()
+        ):
             part = read_arrays(file)
             if part is not None:
                 self._attach(part)
@@ -142,33 +147,37 @@ class Rows:
             self._folder.mkdir(parents=True, exist_ok=True)
             write_arrays(self._folder / f"{time.time_ns():020d}-{os.getpid()}.npz", part)
 
-    def take(self, digests: pd.Series[str]) -> tuple[pd.DataFrame, np.ndarray[Any, Any]]:
+    def take(self, digests: pd.Series[str]) -> tuple[pd.DataFrame, np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """The rows of these digests.
 
         Args:
             digests: MD5 by sample id; None for a file that can't be read.
 
         Returns:
-            The properties, index as `digests`, and the (n, d) float32 features; where there is no row, or the file can't be
-            decoded, the features are 0.
+            The properties, index as `digests`, and the (n, d) float32 features; where there is no row, or the
+            file can't be decoded, the features are 0.
         """
         self.flush()
-        where = np.array([self._where.get(digest, (-1, -1)) for digest in digests], dtype=np.int64).reshape(-1, 2)
+        where = np.array([self._where.get(digest, (-1, -1)) for digest in digests], dtype=np.int64).reshape(
+            -1, 2
+        )
         width = max((part.shape[1] for part in self._features), default=0)
         features = np.zeros((len(digests), width), dtype=np.float32)
+        thumbnails = np.zeros((len(digests), 256), dtype=np.uint8)
         columns = {name: np.full(len(digests), _missing(kind), dtype=kind) for name, kind in _COLUMNS.items()}
         for number, (table, part) in enumerate(zip(self._tables, self._features, strict=True)):
             here = np.flatnonzero(where[:, 0] == number)
             rows = where[here, 1]
             for name, values in columns.items():
                 values[here] = table[name][rows]
+            thumbnails[here] = table["thumbnail"][rows]
             position = table["features_row"][rows]
             has = position >= 0
             if has.any():
                 features[here[has]] = part[position[has]]
         table = pd.DataFrame(columns, index=digests.index)
         table["error"] = table["error"].where(table["error"] != "", None)
-        return table, features
+        return table, features, thumbnails
 
     def _attach(self, part: Mapping[str, np.ndarray[Any, Any]]) -> None:
         number = len(self._tables)
@@ -177,15 +186,20 @@ class Rows:
         self._where.update({digest: (number, row) for row, digest in enumerate(part["digest"].tolist())})
 
 
-def _part_of(pending: Mapping[str, tuple[Decoded, np.ndarray[Any, Any] | None]]) -> dict[str, np.ndarray[Any, Any]]:
+def _part_of(
+    pending: Mapping[str, tuple[Decoded, np.ndarray[Any, Any] | None]],
+) -> dict[str, np.ndarray[Any, Any]]:
     rows = [row for row, _ in pending.values()]
     part: dict[str, np.ndarray[Any, Any]] = {"digest": np.array(list(pending), dtype=str)}
     for name, kind in _COLUMNS.items():
-        values = [row.pixels.get(name, np.nan) if name in PIXEL_PROPERTIES else getattr(row, name) for row in rows]
+        values = [
+            row.pixels.get(name, np.nan) if name in PIXEL_PROPERTIES else getattr(row, name) for row in rows
+        ]
         if kind is object:
             part[name] = np.array([value or "" for value in values], dtype=str)
         else:
             part[name] = np.array(values, dtype=kind)
+    part["thumbnail"] = np.frombuffer(b"".join(row.thumbnail for row in rows), dtype=np.uint8).reshape(-1, 256)
     features = [values for _, values in pending.values()]
     has = np.array([values is not None for values in features])
     part["features_row"] = np.where(has, np.cumsum(has) - 1, -1)

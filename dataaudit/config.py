@@ -50,7 +50,8 @@ def find(path: str | Path) -> Config:
     """The settings for a dataset: of the nearest ``dataaudit.toml`` or ``pyproject.toml`` at or above it.
 
     Raises:
-        InputError: a file that isn't TOML, an unknown key, or a value of the wrong kind, with the file's name.
+        InputError: a file that isn't TOML, an unknown key, or a value of the wrong kind, with the file's
+            name.
     """
     start = Path(path).absolute()
     for folder in (start, *start.parents):

@@ -1,9 +1,9 @@
 """From the bytes of a file to an RGB image, or to the reason why there is none.
 
 What is defined here, so that no image crashes an audit:
-16-bit and float images are scaled to 8 bits; palette, grey and CMYK images are converted; transparent pixels are laid over
-white; of an animation the first frame counts; EXIF rotation is applied; JPEGs far larger than needed are decoded at a
-reduced scale; an image of more than 2 ** 28 pixels is not decoded.
+16-bit and float images are scaled to 8 bits; palette, grey and CMYK images are converted; transparent pixels
+are laid over white; of an animation the first frame counts; EXIF rotation is applied; JPEGs far larger than
+needed are decoded at a reduced scale; an image of more than 2 ** 28 pixels is not decoded.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Decoded:
         frames: number of frames or pages.
         orientation: EXIF orientation, 1 to 8; 1 when there is none.
         phash: 64 bits; images that look the same differ in few.
+        thumbnail: 16 x 16 grey pixels, row by row.
         pixels: properties of the pixels, each a float in [0, 1].
     """
 
@@ -47,6 +48,7 @@ class Decoded:
     frames: int = 0
     orientation: int = 1
     phash: int = 0
+    thumbnail: bytes = bytes(256)
     pixels: Mapping[str, float] = field(default_factory=dict)
 
     def without_image(self) -> Decoded:
@@ -83,7 +85,11 @@ def decode(data: bytes, *, size: int) -> Decoded:
 def _decode_opened(opened: Image.Image, size: int) -> Decoded:
     width, height = opened.size
     known = Decoded(
-        width=width, height=height, mode=opened.mode, format=opened.format or "", frames=getattr(opened, "n_frames", 1)
+        width=width,
+        height=height,
+        mode=opened.mode,
+        format=opened.format or "",
+        frames=getattr(opened, "n_frames", 1),
     )
     if width * height > MAX_PIXELS:
         return replace(known, error=f"{width} x {height} pixels are more than the limit of {MAX_PIXELS}")
@@ -99,7 +105,7 @@ def _decode_opened(opened: Image.Image, size: int) -> Decoded:
             width, height = height, width
     return replace(
         known, image=image, width=width, height=height, orientation=orientation, phash=perceptual_hash(image),
-        pixels=pixel_properties(image),
+        thumbnail=image.convert("L").resize((16, 16), Image.Resampling.BOX).tobytes(), pixels=pixel_properties(image),
     )  # fmt: skip
 
 
@@ -139,7 +145,8 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 def perceptual_hash(image: Image.Image) -> int:
     """64 bits that images which look the same share, but for a few.
 
-    The signs of the 64 lowest coefficients of the cosine transform of the 32 x 32 grey image against their median.
+    The signs of the 64 lowest coefficients of the cosine transform of the 32 x 32 grey image against their
+    median.
 
     Reference: Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010.
     """
@@ -155,7 +162,8 @@ def pixel_properties(image: Image.Image) -> dict[str, float]:
     """Properties of an RGB image, each in [0, 1], taken at no more than 256 pixels a side.
 
     Returns:
-        ``brightness`` and ``contrast``: mean and standard deviation of the luminance; ``saturation``: mean of the
+        ``brightness`` and ``contrast``: mean and standard deviation of the luminance; ``saturation``: mean of
+            the
         difference between the highest and the lowest channel; ``sharpness``: mean absolute Laplacian.
     """
     small = image.copy() if max(image.size) <= 256 else image.reduce(max(image.size) // 256)
@@ -169,5 +177,3 @@ def pixel_properties(image: Image.Image) -> dict[str, float]:
         "saturation": float((rgb.max(2) - rgb.min(2)).mean()),
         "sharpness": float(laplacian.mean()) / 4 if laplacian.size else 0.0,
     }
-
-

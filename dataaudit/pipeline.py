@@ -49,12 +49,15 @@ def audit(
         data: a folder or manifest, the name of a FiftyOne dataset, a FiftyOne dataset, or tables.
         select: codes or prefixes of the checks to run, such as ``("LBL", "DUP001")``; empty runs all.
         ignore: codes or prefixes of the checks to leave out.
-        settings: settings of checks by code and of signals by name, such as ``{"near_duplicates": {"min_similarity": 0.9}}``.
+        settings: settings of checks by code and of signals by name, such as ``{"near_duplicates":
+            {"min_similarity": 0.9}}``.
         backbone: its name (see `dataaudit.signals.backbones.backbone_named`) or a backbone of your own.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        pred_probs: out-of-sample probabilities of your own model in place of the baseline's, (n, k): a table with sample ids
-            and classes, or an array in the order of the labeled samples and of the sorted classes.
-        cache: folder of the cached signals; by default ``.dataaudit/cache`` beside the dataset, and none for tables made by hand.
+        pred_probs: out-of-sample probabilities of your own model in place of the baseline's, (n, k): a table
+            with sample ids and classes, or an array in the order of the labeled samples and of the sorted
+            classes.
+        cache: folder of the cached signals; by default ``.dataaudit/cache`` beside the dataset, and none for
+            tables made by hand.
         format: name of the format, when it isn't to be detected.
         options: options of the format, such as the name of the label column.
         progress: show progress bars.
@@ -94,7 +97,11 @@ def audit(
 
 
 def embed(
-    tables: Tables, *, backbone: str | Backbone = "efficientnet_lite0", device: str = "auto", progress: bool = True
+    tables: Tables,
+    *,
+    backbone: str | Backbone = "efficientnet_lite0",
+    device: str = "auto",
+    progress: bool = True,
 ) -> pd.DataFrame:
     """Features of the images of a dataset, from the cache where they are known.
 
@@ -124,7 +131,11 @@ def _embedder(backbone: str | Backbone, device: str) -> Embedder:
 def _sweep(tables: Tables, embedder: Embedder | None, cache: Path | None, progress: bool) -> Swept:
     with bar("Reading images", shown=progress) as update:
         return sweep(
-            tables.images["filepath"], embedder=embedder, cache=cache, digests=tables.images["digest"], progress=update
+            tables.images["filepath"],
+            embedder=embedder,
+            cache=cache,
+            digests=tables.images["digest"],
+            progress=update,
         )
 
 
@@ -151,7 +162,9 @@ class _Run:
             raise InputError(f"There are settings for {sorted(unknown)[0]!r}, which is neither a check nor a signal. "
                              f"{nearest(sorted(unknown)[0], known)}")  # fmt: skip
         self._settings = {
-            found.code if isinstance(found, Check) else found.name: registry.with_settings(found, settings.get(name, {}))
+            found.code if isinstance(found, Check) else found.name: registry.with_settings(
+                found, settings.get(name, {})
+            )
             for name, found in {**self._signals, **registry.checks()}.items()
         }
         self._values: dict[str, Any] = {}
@@ -167,12 +180,17 @@ class _Run:
     def params(self, select: Sequence[str], ignore: Sequence[str]) -> dict[str, Any]:
         """The settings of this audit, ready for JSON."""
         name = self._backbone if isinstance(self._backbone, str) else self._backbone.name
-        used = {check.code: dict(self._settings[check.code]) for check in self._checks if self._settings[check.code]}
+        used = {
+            check.code: dict(self._settings[check.code])
+            for check in self._checks
+            if self._settings[check.code]
+        }
         return {
             "select": list(select),
             "ignore": list(ignore),
             "backbone": name,
-            "settings": used | {name: dict(self._settings[name]) for name in self._signals if self._settings[name]},
+            "settings": used
+            | {name: dict(self._settings[name]) for name in self._signals if self._settings[name]},
             "given": sorted(self._given),
         }
 
@@ -259,7 +277,9 @@ class _Run:
         ids = self._embeddings.index
         digests = "".join(self.tables.images["digest"].loc[ids])
         if name == "labels":
-            named = self.tables.labels.drop_duplicates("sample_id").set_index("sample_id")["name"].reindex(ids)
+            named = (
+                self.tables.labels.drop_duplicates("sample_id").set_index("sample_id")["name"].reindex(ids)
+            )
             return _md5(digests + "\0".join(named.fillna("").astype(str)))
         return _md5(f"{digests}{self._embedder_name}")
 
@@ -287,6 +307,7 @@ class _Run:
             "image_properties": swept.properties,
             "image_errors": swept.errors,
             "phash": swept.phash,
+            "thumbnails": swept.thumbnails,
             "embeddings": self._embeddings,
         }
         self.timings["sweep"] = time.perf_counter() - started
@@ -296,7 +317,9 @@ class _Run:
 def _by_digest(embeddings: pd.DataFrame | None, digests: pd.Series[str]) -> pd.DataFrame | None:
     if embeddings is None:
         return None
-    order = np.lexsort((embeddings.index.to_numpy(dtype=str), digests.loc[embeddings.index].to_numpy(dtype=str)))
+    order = np.lexsort(
+        (embeddings.index.to_numpy(dtype=str), digests.loc[embeddings.index].to_numpy(dtype=str))
+    )
     return pd.DataFrame(embeddings.to_numpy()[order], index=embeddings.index[order])
 
 
@@ -358,12 +381,20 @@ def findings_of(
         for item_id in outcome.score.loc[flagged].sort_values(kind="stable").index:
             sample_id = {"object": sample_of.get(item_id), "image": item_id}.get(level)
             name = given.get(sample_id)
-            items.append(_finding(code, outcome, str(item_id), sample_id, name, digests.get(sample_id), verdicts))
+            items.append(
+                _finding(code, outcome, str(item_id), sample_id, name, digests.get(sample_id), verdicts)
+            )
     return tuple(items)
 
 
 def _finding(
-    code: str, outcome: Outcome, item_id: str, sample_id: str | None, name: Any, digest: Any, verdicts: Mapping[str, Any]
+    code: str,
+    outcome: Outcome,
+    item_id: str,
+    sample_id: str | None,
+    name: Any,
+    digest: Any,
+    verdicts: Mapping[str, Any],
 ) -> Finding:
     known = dict(outcome.evidence.loc[item_id]) if outcome.evidence is not None else {}
     message = str(known.pop("message", registry.checks()[code].summary if code in registry.checks() else ""))
@@ -388,5 +419,3 @@ def _finding(
         fix=outcome.fixes.get(item_id),
         decision=verdicts.get(key),
     )
-
-

@@ -10,8 +10,11 @@ __all__ = ["bar"]
 
 
 @contextlib.contextmanager
-def bar(description: str, *, unit: str = "images", shown: bool = True) -> Iterator[Callable[[int, int], None] | None]:
-    """A progress bar; yields the function to call with the numbers done and of all, or None when it isn't shown.
+def bar(
+    description: str, *, unit: str = "images", shown: bool = True
+) -> Iterator[Callable[[int, int], None] | None]:
+    """A progress bar; yields the function to call with the numbers done and of all, or None when it isn't
+    shown.
 
     Without a terminal, as in CI, a line is written every 30 seconds instead of a moving bar.
     """
@@ -21,7 +24,9 @@ def bar(description: str, *, unit: str = "images", shown: bool = True) -> Iterat
     from tqdm import tqdm
 
     interval = 0.1 if sys.stderr.isatty() else 30.0
-    with tqdm(desc=description, unit=f" {unit}", mininterval=interval, dynamic_ncols=True, delay=0.5) as shown_bar:
+    with tqdm(
+        desc=description, unit=f" {unit}", mininterval=interval, dynamic_ncols=True, delay=0.5
+    ) as shown_bar:
 
         def update(done: int, total: int) -> None:
             shown_bar.total = total

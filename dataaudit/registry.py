@@ -1,8 +1,9 @@
 """Checks and signals: how they are declared, found and selected.
 
-A check is a function in ``dataaudit/checks/``, a signal a function in ``dataaudit/signals/``. Their positional
-parameters name what they need (one with a default they can do without), their keyword-only parameters are their settings, and the first line of a check's
-docstring is the sentence that a user reads. Nothing else has to be edited to add one.
+A check is a function in ``dataaudit/checks/``, a signal a function in ``dataaudit/signals/``. Their
+positional parameters name what they need (one with a default they can do without), their keyword-only
+parameters are their settings, and the first line of a check's docstring is the sentence that a user reads.
+Nothing else has to be edited to add one.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ SWEPT = {
     "image_properties": "one row an image: size, mode and properties of the pixels",
     "embeddings": "one row an image that can be decoded: features of the backbone",
     "phash": "perceptual hash of each image that can be decoded",
+    "thumbnails": "16 x 16 grey pixels of each image that can be decoded",
     "image_errors": "reason why a file can't be decoded, for those that can't",
 }
 """Signals that the sweep over the images provides."""
@@ -67,7 +69,9 @@ def check(code: str, *, level: Level) -> Callable[[Function], Function]:
         needs, optional, settings = _parameters(function)
         text = inspect.getdoc(function) or ""
         if not text:
-            raise InputError(f"{code} {function.__name__} has no docstring; its first line is what a user reads.")
+            raise InputError(
+                f"{code} {function.__name__} has no docstring; its first line is what a user reads."
+            )
         if code in _checks and _checks[code].run.__qualname__ != function.__qualname__:
             raise InputError(f"{code} is both {_checks[code].name} and {function.__name__}.")
         _checks[code] = Check(
@@ -125,7 +129,8 @@ def select(select: Iterable[str] = (), ignore: Iterable[str] = ()) -> tuple[Chec
     return tuple(
         found
         for code, found in known.items()
-        if (not chosen or longest(code, chosen)) and longest(code, left_out) <= longest(code, chosen) * bool(chosen)
+        if (not chosen or longest(code, chosen))
+        and longest(code, left_out) <= longest(code, chosen) * bool(chosen)
     )
 
 
@@ -165,7 +170,9 @@ def _discover() -> None:
     for found in (*_checks.values(), *_signals.values()):
         for need in found.needs:
             if need not in provided:
-                raise InputError(f"{found.name} needs {need!r}, which nothing provides. {nearest(need, provided)}")
+                raise InputError(
+                    f"{found.name} needs {need!r}, which nothing provides. {nearest(need, provided)}"
+                )
 
 
 def _parameters(function: Callable[..., Any]) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, Any]]:

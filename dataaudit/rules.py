@@ -10,7 +10,8 @@ __all__ = ["describe"]
 
 
 def describe(code: str | None = None, *, markdown: bool = False) -> str:
-    """What a check looks for, how it scores and what its fix does; a line for each check when no code is given.
+    """What a check looks for, how it scores and what its fix does; a line for each check when no code is
+    given.
 
     Raises:
         InputError: no check has the code.

@@ -1,8 +1,9 @@
-"""One pass over the images: each file is read and decoded once, and everything that needs its pixels comes from that.
+"""One pass over the images: each file is read and decoded once, and everything that needs its pixels comes
+from that.
 
-Each worker takes a chunk of files, reads, decodes and embeds it; with one network stream a worker, decoding of one chunk
-runs beside the network of another. Results are kept by content in the cache, part by part, so that a sweep that was
-stopped goes on where it was.
+Each worker takes a chunk of files, reads, decodes and embeds it; with one network stream a worker, decoding
+of one chunk runs beside the network of another. Results are kept by content in the cache, part by part, so
+that a sweep that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -55,10 +56,11 @@ class Swept:
 
     Attributes:
         digests: MD5 of each file by sample id; None for one that can't be read.
-        properties: one row a sample: ``width``, ``height``, ``mode``, ``format``, ``frames``, ``orientation`` (EXIF) and the
-            properties of the pixels; NaN where the file can't be decoded.
+        properties: one row a sample: ``width``, ``height``, ``mode``, ``format``, ``frames``, ``orientation``
+            (EXIF) and the properties of the pixels; NaN where the file can't be decoded.
         errors: reason by sample id, for the files that can't be decoded.
         phash: uint64 perceptual hash of each sample that can be decoded.
+        thumbnails: (n, 256) uint8, 16 x 16 grey pixels of each sample that can be decoded.
         embeddings: (n, d) float32, one row for each sample that can be decoded; None without an embedder.
         n_decoded: how many files were decoded in this run; the others came from the cache.
     """
@@ -67,6 +69,7 @@ class Swept:
     properties: pd.DataFrame
     errors: pd.Series[str]
     phash: pd.Series[int]
+    thumbnails: pd.DataFrame
     embeddings: pd.DataFrame | None
     n_decoded: int
 
@@ -87,7 +90,8 @@ def sweep(
         embedder: the backbone; without it there are no embeddings.
         cache: folder of the cached signals; without it nothing is kept.
         workers: threads; one a core by default.
-        digests: MD5 by sample id where it is known already, as from DVC: such a file isn't read when the cache has it.
+        digests: MD5 by sample id where it is known already, as from DVC: such a file isn't read when the
+            cache has it.
         progress: called with the number of images done and of all, from the calling thread.
 
     Returns:
@@ -116,7 +120,9 @@ def sweep(
             if progress is not None:
                 progress(min((done + 1) * CHUNK, len(filepaths)), len(filepaths))
     ids = filepaths.index
-    return _collect(pd.Series([found[i] for i in ids], index=ids, dtype=object), rows, embedder is not None, n_decoded)
+    return _collect(
+        pd.Series([found[i] for i in ids], index=ids, dtype=object), rows, embedder is not None, n_decoded
+    )
 
 
 class _Work:
@@ -138,7 +144,9 @@ class _Work:
             self._rows.add(decoded, self._embed(arrays))
         return [sample_id for sample_id, _ in chunk], digests, len(decoded)
 
-    def _read(self, path: str, decoded: dict[str, Decoded], arrays: dict[str, np.ndarray[Any, Any]]) -> str | None:
+    def _read(
+        self, path: str, decoded: dict[str, Decoded], arrays: dict[str, np.ndarray[Any, Any]]
+    ) -> str | None:
         stat = self._known.stat(path)
         try:
             data = Path(path).read_bytes()
@@ -158,7 +166,9 @@ class _Work:
             return {}
         shapes = {array.shape for array in arrays.values()}
         if len(shapes) > 1:
-            raise InputError(f"The transform of {self._embedder.name} makes arrays of several shapes: {sorted(shapes)}.")
+            raise InputError(
+                f"The transform of {self._embedder.name} makes arrays of several shapes: {sorted(shapes)}."
+            )
         features = self._embedder.embed(np.stack(list(arrays.values())))
         if features.ndim != 2 or len(features) != len(arrays):
             raise InputError(
@@ -197,8 +207,8 @@ _pillow_lock = threading.Lock()
 
 @contextlib.contextmanager
 def _pillow_set_up() -> Iterator[None]:
-    # decode() has a limit of its own, Pillow's would warn about an aerial photo; and Pillow warns of odd EXIF and palettes.
-    # Both settings are the process's, so they are made here, once, and not by each worker.
+    # decode() has a limit of its own, Pillow's would warn about an aerial photo; and Pillow warns of odd EXIF
+    # and palettes. Both settings are the process's, so they are made here, once, and not by each worker.
     with _pillow_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         before = Image.MAX_IMAGE_PIXELS
@@ -210,8 +220,10 @@ def _pillow_set_up() -> Iterator[None]:
 
 
 def _collect(digests: pd.Series[str], rows: Rows, embedded: bool, n_decoded: int) -> Swept:
-    table, features = rows.take(digests)
-    error = table["error"].where(digests.notna(), "the file can't be opened: it is missing, or may not be read")
+    table, features, thumbnails = rows.take(digests)
+    error = table["error"].where(
+        digests.notna(), "the file can't be opened: it is missing, or may not be read"
+    )
     fine = error.isna().to_numpy()
     properties = table[["width", "height", "mode", "format", "frames", "orientation", *PIXEL_PROPERTIES]]
     embeddings = None
@@ -221,7 +233,10 @@ def _collect(digests: pd.Series[str], rows: Rows, embedded: bool, n_decoded: int
         digests=digests,
         properties=properties,
         errors=error[~fine].astype(str),
-        phash=pd.Series(table["phash"].to_numpy(dtype=np.uint64)[fine], index=digests.index[fine], name="phash"),
+        phash=pd.Series(
+            table["phash"].to_numpy(dtype=np.uint64)[fine], index=digests.index[fine], name="phash"
+        ),
+        thumbnails=pd.DataFrame(thumbnails[fine], index=digests.index[fine]),
         embeddings=embeddings,
         n_decoded=n_decoded,
     )

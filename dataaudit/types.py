@@ -41,7 +41,8 @@ class Locator:
 
     Attributes:
         file: path relative to the dataset's root, with forward slashes.
-        item: line number of the record (from 1), annotation id or object number; None where the file is the label.
+        item: line number of the record (from 1), annotation id or object number; None where the file is the
+            label.
         field: column or key.
 
     >>> str(Locator(file="labels.csv", item=17, field="label"))
@@ -80,11 +81,11 @@ class Tables:
     """A dataset as tables, the form in which everything is computed.
 
     Attributes:
-        images: index ``sample_id``; columns ``filepath`` (absolute), ``width`` and ``height`` (pixels, as shown after
-            EXIF rotation; <NA> before the sweep), ``split`` (None where there is none), ``digest`` (MD5 of the file's
-            bytes, as DVC names content; None before the sweep).
-        labels: index ``label_id``; columns ``sample_id``, ``name`` (class; None for an unlabeled image), ``geometry``
-            (None for a class label), ``locator``.
+        images: index ``sample_id``; columns ``filepath`` (absolute), ``width`` and ``height`` (pixels, as
+            shown after EXIF rotation; <NA> before the sweep), ``split`` (None where there is none),
+            ``digest`` (MD5 of the file's bytes, as DVC names content; None before the sweep).
+        labels: index ``label_id``; columns ``sample_id``, ``name`` (class; None for an unlabeled image),
+            ``geometry`` (None for a class label), ``locator``.
         predictions: the user's predictions, or None.
         classes: names of the classes, sorted.
         task: ``"classification"``.
@@ -99,7 +100,10 @@ class Tables:
     source: Source | None = None
 
     def __post_init__(self) -> None:
-        for name, table, columns in (("images", self.images, IMAGE_COLUMNS), ("labels", self.labels, LABEL_COLUMNS)):
+        for name, table, columns in (
+            ("images", self.images, IMAGE_COLUMNS),
+            ("labels", self.labels, LABEL_COLUMNS),
+        ):
             missing = [column for column in columns if column not in table.columns]
             if missing:
                 raise InputError(
@@ -111,9 +115,13 @@ class Tables:
                 raise InputError(f"Tables.{name} has the id {twice!r} more than once; ids must be unique.")
         named = self.labels["sample_id"]
         # With one label an image the two are the same, and comparing is 10 times faster than looking up
-        unknown = named[:0] if self.images.index.equals(pd.Index(named)) else named[~named.isin(self.images.index)]
+        unknown = (
+            named[:0] if self.images.index.equals(pd.Index(named)) else named[~named.isin(self.images.index)]
+        )
         if len(unknown):
-            raise InputError(f"Tables.labels names the sample {unknown.iloc[0]!r}, which Tables.images doesn't have.")
+            raise InputError(
+                f"Tables.labels names the sample {unknown.iloc[0]!r}, which Tables.images doesn't have."
+            )
         strange = set(self.labels["name"].dropna()) - set(self.classes)
         if strange:
             raise InputError(
@@ -141,8 +149,8 @@ class Fix:
     """One reversible edit.
 
     Attributes:
-        op: ``relabel`` (the label becomes `new`), ``drop`` (the sample leaves the dataset) or ``merge`` (the sample
-            leaves it in favour of the sample `new`, which shows the same image).
+        op: ``relabel`` (the label becomes `new`), ``drop`` (the sample leaves the dataset) or ``merge`` (the
+            sample leaves it in favour of the sample `new`, which shows the same image).
         sample_id: the sample that is edited.
         label_id: the label that is edited.
         locator: where the label stands in its source.
@@ -169,12 +177,13 @@ class Outcome:
     """What a check found.
 
     Attributes:
-        score: one float in [0, 1] for each item it looked at, 0 surely wrong and 1 surely fine; the index holds the
-            items' ids (sample ids, label ids or class names, by the check's level).
+        score: one float in [0, 1] for each item it looked at, 0 surely wrong and 1 surely fine; the index
+            holds the items' ids (sample ids, label ids or class names, by the check's level).
         flagged: one bool an item, same index.
         probability: calibrated chance that each item is a real error, same index, or None.
-        evidence: a table whose index holds at least the flagged items; its column ``message`` is the sentence that a
-            person reads, ``suggested`` the class or sample suggested, ``group`` joins items that belong together.
+        evidence: a table whose index holds at least the flagged items; its column ``message`` is the sentence
+            that a person reads, ``suggested`` the class or sample suggested, ``group`` joins items that
+            belong together.
         fixes: proposed fix for each item that has one.
     """
 
@@ -191,7 +200,9 @@ class Outcome:
                 "both need the same index."
             )
         values = self.score.to_numpy(dtype=float)
-        if len(values) and not (np.nanmin(values) >= 0 and np.nanmax(values) <= 1 and not np.isnan(values).any()):
+        if len(values) and not (
+            np.nanmin(values) >= 0 and np.nanmax(values) <= 1 and not np.isnan(values).any()
+        ):
             raise InputError(f"Outcome.score reaches from {values.min()} to {values.max()}; expected [0, 1].")
         if self.evidence is not None:
             missing = self.flagged.index[self.flagged.to_numpy(dtype=bool)].difference(self.evidence.index)
@@ -265,8 +276,8 @@ class Decision:
 
     Attributes:
         finding: key of the finding.
-        verdict: ``accept`` the proposed fix, ``keep`` the label as it is, ``other`` (another class, in `fix`), or
-            ``skip``.
+        verdict: ``accept`` the proposed fix, ``keep`` the label as it is, ``other`` (another class, in
+            `fix`), or ``skip``.
         fix: what to do, for ``accept`` and ``other``.
         reviewer: who decided.
         at: when, ISO 8601 in UTC.
@@ -312,8 +323,9 @@ class Report:
         """The findings as a table, worst first.
 
         Returns:
-            One row a finding, index ``key``; columns ``code``, ``item_id``, ``sample_id``, ``given``, ``suggested``,
-            ``score``, ``probability`` (NaN where the check has none), ``message``, ``decision``.
+            One row a finding, index ``key``; columns ``code``, ``item_id``, ``sample_id``, ``given``,
+            ``suggested``, ``score``, ``probability`` (NaN where the check has none), ``message``,
+            ``decision``.
         """
         columns = [
             "key", "code", "item_id", "sample_id", "given", "suggested", "score", "probability", "message", "decision",

@@ -18,18 +18,18 @@ __all__ = ["exact_duplicate", "near_duplicate"]
 def exact_duplicate(images: pd.DataFrame, labels: pd.DataFrame, image_errors: pd.Series[str]) -> Outcome:
     """The same file is there more than once.
 
-    Scoring: 0 for a file whose bytes are those of another image that is kept, 1 for all others. Files that can't be decoded
-    are not compared.
+    Scoring: 0 for a file whose bytes are those of another image that is kept, 1 for all others. Files that
+    can't be decoded are not compared.
 
-    Flagged: every copy but the one to keep: of a test split rather than of a training split, with the label that most copies
-    have, with the shorter path.
+    Flagged: every copy but the one to keep: of a test split rather than of a training split, with the label
+    that most copies have, with the shorter path.
 
-    Fix: merge into the kept image, where split and label are the same. Copies with other labels are `LBL002`'s, copies in other splits
-    `SPL001`'s.
+    Fix: merge into the kept image, where split and label are the same. Copies with other labels are
+    `LBL002`'s, copies in other splits `SPL001`'s.
     """
     known = images["digest"].dropna()
     known = known[~known.index.isin(image_errors.index)]
-    groups = Groups.of(pd.Series(pd.factorize(known)[0], index=known.index), labels, images)
+    groups = Groups.of(_within_splits(known, images), labels, images)
     score = pd.Series(1.0, index=images.index)
     return _outcome("DUP001", groups, score, {member: 0.0 for _, members in groups.several() for member in members.index[1:]},
                     "The same bytes as {kept}.")  # fmt: skip
@@ -41,16 +41,17 @@ def near_duplicate(
 ) -> Outcome:
     """Nearly the same image is there more than once.
 
-    Scoring: one minus the cosine similarity, about the mean, of the image's embedding and that of the image to keep; 1
-    for all images that aren't flagged. Images are compared by perceptual hash and embedding: another size, compression or
-    brightness and a slight crop are seen through. Copies of the same bytes are `DUP001`'s.
+    Scoring: one minus the cosine similarity, about the mean, of the image's embedding and that of the image
+    to keep; 1 for all images that aren't flagged. Images are compared by perceptual hash and embedding:
+    another size, compression or brightness and a slight crop are seen through. Copies of the same bytes are
+    `DUP001`'s.
 
-    Flagged: every image of a group but the one to keep: of a test split rather than of a training split, with the label that most of
-    them have, with the most pixels.
+    Flagged: every image of a group but the one to keep: of a test split rather than of a training split, with
+    the label that most of them have, with the most pixels.
 
     Fix: merge into the kept image, where split and label are the same.
     """
-    groups = Groups.of(near_duplicates, labels, images)
+    groups = Groups.of(_within_splits(near_duplicates, images), labels, images)
     mean = embeddings.to_numpy().mean(0) if len(embeddings) else 0.0
     scores: dict[str, float] = {}
     for _, members in groups.several():
@@ -58,9 +59,20 @@ def near_duplicate(
         vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         similar = vectors @ vectors[0]
         copies = members["digest"].duplicated()
-        scores |= {i: float(np.clip(1 - similar[j], 0, 1)) for j, i in enumerate(members.index) if j and not copies.iloc[j]}
+        scores |= {
+            i: float(np.clip(1 - similar[j], 0, 1))
+            for j, i in enumerate(members.index)
+            if j and not copies.iloc[j]
+        }
     score = pd.Series(1.0, index=near_duplicates.index)
     return _outcome("DUP002", groups, score, scores, "Nearly the same picture as {kept}.")
+
+
+def _within_splits(groups: pd.Series[Any], images: pd.DataFrame) -> pd.Series[int]:
+    """Groups that don't reach over splits."""
+    splits = images.loc[groups.index, "split"].map(str)
+    together = pd.MultiIndex.from_arrays([groups.map(str), splits])
+    return pd.Series(pd.factorize(together)[0], index=groups.index)
 
 
 def _outcome(
@@ -78,7 +90,7 @@ def _outcome(
             if member.Index not in scores:
                 continue
             rows.append((member.Index, message.format(kept=kept), kept, f"{code}-{number}"))
-            if _same(member.name, first["name"]) and _same(member.split, first["split"]):
+            if _same(member.name, first["name"]):
                 fixes[member.Index] = Fix(
                     op="merge", sample_id=member.Index, label_id=member.label_id, new=kept,
                     locator=locator_of(member.locator, member.Index), old=None if pd.isna(member.name) else member.name,

@@ -16,7 +16,8 @@ _RANKS = {"test": 0, "testing": 0, "val": 1, "valid": 1, "validation": 1, "dev":
 
 
 def split_rank(split: str | None) -> int:
-    """How much a split must be kept as it is: 0 for a test split, 1 for validation, 2 for training, 3 for others.
+    """How much a split must be kept as it is: 0 for a test split, 1 for validation, 2 for training, 3 for
+    others.
 
     >>> [split_rank(name) for name in ("test", "Validation", "train", None)]
     [0, 1, 2, 3]
@@ -34,8 +35,8 @@ class Groups:
     """Images by group.
 
     Attributes:
-        members: index sample id; columns ``group``, ``name``, ``split``, ``digest``, ``pixels``, ``locator``, ``label_id``;
-            the image to keep stands first in its group.
+        members: index sample id; columns ``group``, ``name``, ``split``, ``digest``, ``pixels``, ``locator``,
+            ``label_id``; the image to keep stands first in its group.
     """
 
     members: pd.DataFrame
@@ -56,13 +57,17 @@ class Groups:
                 "digest": shown["digest"].to_numpy(),
                 "pixels": pd.to_numeric(shown["width"] * shown["height"]).fillna(0).to_numpy(),
                 "locator": first["locator"].to_numpy(),
-                "label_id": first["label_id"].where(first["label_id"].notna(), pd.Series(ids, index=ids)).to_numpy(),
+                "label_id": first["label_id"]
+                .where(first["label_id"].notna(), pd.Series(ids, index=ids))
+                .to_numpy(),
             },
             index=ids,
         )
         members = members.assign(
             rank=[split_rank(split) for split in members["split"]],
-            votes=-members.groupby("group")["name"].transform(lambda names: names.map(names.value_counts())).fillna(0),
+            votes=-members.groupby("group")["name"]
+            .transform(lambda names: names.map(names.value_counts()))
+            .fillna(0),
             length=[len(sample_id) for sample_id in ids],
             id=ids,
         )

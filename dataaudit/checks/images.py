@@ -34,7 +34,13 @@ def undecodable_image(images: pd.DataFrame, labels: pd.DataFrame, image_errors: 
             old=None if pd.isna(name) else str(name),
         )  # fmt: skip
     reasons = image_errors.loc[images.index[failed]]
-    evidence = pd.DataFrame({"message": [f"{reason[0].upper()}{reason[1:]}." for reason in reasons]}, index=reasons.index)
+    evidence = pd.DataFrame(
+        {"message": [f"{reason[0].upper()}{reason[1:]}." for reason in reasons]}, index=reasons.index
+    )
     return Outcome(
-        score=score, flagged=pd.Series(failed, index=images.index), probability=1 - score, evidence=evidence, fixes=fixes
+        score=score,
+        flagged=pd.Series(failed, index=images.index),
+        probability=1 - score,
+        evidence=evidence,
+        fixes=fixes,
     )

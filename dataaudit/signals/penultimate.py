@@ -40,7 +40,9 @@ class Penultimate(nn.Module):
         for hook in hooks:
             hook.remove()
         if not called:
-            raise InputError(f"{type(self.classifier).__name__} has no linear or convolution layer to take features of.")
+            raise InputError(
+                f"{type(self.classifier).__name__} has no linear or convolution layer to take features of."
+            )
         return called[-1]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,9 @@
 """Out-of-sample class probabilities from embeddings, without refits.
 
-Two members, both of which leave an image and its near-duplicates out when they judge it: a ridge regression onto the
-classes, whose held-out residuals have a closed form, and a vote of the nearest neighbours. Their scores are joined and
-brought to the scale of probabilities by one temperature, which is fitted on the held-out scores.
+Two members, both of which leave an image and its near-duplicates out when they judge it: a ridge regression
+onto the classes, whose held-out residuals have a closed form, and a vote of the nearest neighbours. Their
+scores are joined and brought to the scale of probabilities by one temperature, which is fitted on the
+held-out scores.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ def pred_probs(
 ) -> pd.DataFrame:
     """Out-of-sample probability of each class for each labeled image.
 
-    Labels that a first round finds doubtful, 30 times less probable than the best class, count less in the second. A class whose images all show one picture can't be
+    Labels that a first round finds doubtful, 30 times less probable than the best class, count less in the
+    second. A class whose images all show one picture can't be
     judged, as nothing is left of it when that picture is held out: its images get no row.
 
     Args:
@@ -61,9 +63,13 @@ def pred_probs(
     probabilities = _round(data, weights)
     if min_weight < 1:
         own = probabilities[np.arange(len(data.given)), data.given]
-        weights = np.clip(_DOUBTFUL * own / np.maximum(probabilities.max(1), 1e-12), min_weight, 1).astype(np.float32)
+        weights = np.clip(_DOUBTFUL * own / np.maximum(probabilities.max(1), 1e-12), min_weight, 1).astype(
+            np.float32
+        )
         probabilities = _round(data, weights)
-    return pd.DataFrame(probabilities[data.judged], index=data.ids[data.judged], columns=pd.Index(data.classes))
+    return pd.DataFrame(
+        probabilities[data.judged], index=data.ids[data.judged], columns=pd.Index(data.classes)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,9 +98,13 @@ def _labeled(
     n_groups = pd.Series(groups).groupby(given).nunique()
     judged = n_groups.reindex(range(len(classes))).to_numpy()[given] >= 2
     if len(classes) < 2:
-        raise Unavailable(f"there are labels of {len(classes)} class{'es' * (not classes)}; it needs two at least")
+        raise Unavailable(
+            f"there are labels of {len(classes)} class{'es' * (not classes)}; it needs two at least"
+        )
     if not judged.any():
-        raise Unavailable("no class has two different images, so nothing is left of a class when one is held out")
+        raise Unavailable(
+            "no class has two different images, so nothing is left of a class when one is held out"
+        )
     everything = len(rows) == len(spectrum.ids)
     position = np.full(len(spectrum.ids), -1, dtype=np.int64)
     position[rows] = np.arange(len(rows))
@@ -132,8 +142,9 @@ def leave_one_out_ridge(
 ) -> Floats:
     """Scores of a ridge regression onto the classes, each group of images held out in turn, without refits.
 
-    With the hat matrix H of the weighted fit, the held-out residuals of a group G are (I - H_GG)^-1 times its residuals;
-    for a group of one, its residual over (1 - h). The penalty is the one whose held-out scores fit the labels best.
+    With the hat matrix H of the weighted fit, the held-out residuals of a group G are (I - H_GG)^-1 times its
+    residuals; for a group of one, its residual over (1 - h). The penalty is the one whose held-out scores fit
+    the labels best.
 
     Args:
         components: (n, r) float32, centred and uncorrelated columns.
@@ -148,8 +159,8 @@ def leave_one_out_ridge(
 
     Reference:
         Cook and Weisberg, "Residuals and Influence in Regression", 1982, section 2.2, for the closed form;
-        An, Liu and Venkatesh, "Fast cross-validation algorithms for least squares support vector machine and kernel ridge
-        regression", Pattern Recognition 40, 2007, for groups.
+        An, Liu and Venkatesh, "Fast cross-validation algorithms for least squares support vector machine and
+        kernel ridge regression", Pattern Recognition 40, 2007, for groups.
     """
     n, r = components.shape
     weights = np.ones(n, dtype=np.float32) if weights is None else weights
@@ -267,7 +278,9 @@ def _held_out(fit: _Fit, components: Floats, given: Ints, groups: Ints, weights:
             hat = (leverages @ leverages.T + 1 / fit.total) * weights[members]
             truth = np.eye(len(fit.share), dtype=np.float32)[given[members]]
             residuals = truth - fit.scores(components[members])
-            scores[members] = truth - np.linalg.solve(np.eye(len(members)) - np.minimum(hat, 0.999), residuals)
+            scores[members] = truth - np.linalg.solve(
+                np.eye(len(members)) - np.minimum(hat, 0.999), residuals
+            )
     return scores
 
 
@@ -304,7 +317,11 @@ def _fit_temperature(scores: Floats, given: Ints) -> tuple[float, float]:
     """The factor whose softmax fits the labels best, and its mean negative log-likelihood."""
     from scipy.optimize import minimize_scalar
 
-    rows = slice(None) if len(given) <= 20_000 else np.random.default_rng(0).choice(len(given), 20_000, replace=False)
+    rows = (
+        slice(None)
+        if len(given) <= 20_000
+        else np.random.default_rng(0).choice(len(given), 20_000, replace=False)
+    )
     some, own = scores[rows], given[rows]
     some = some - some.max(1, keepdims=True)
     at = some[np.arange(len(own)), own]

@@ -57,7 +57,11 @@ def spectrum(embeddings: pd.DataFrame) -> Spectrum:
     components = np.empty((n, len(kept)), dtype=np.float32)
     for start in range(0, n, _ROWS_AT_A_TIME):
         part = values[start : start + _ROWS_AT_A_TIME]
-        np.matmul(_scale(part, mean, deviation, out=scaled[: len(part)]), basis, out=components[start : start + len(part)])
+        np.matmul(
+            _scale(part, mean, deviation, out=scaled[: len(part)]),
+            basis,
+            out=components[start : start + len(part)],
+        )
     return Spectrum(ids=embeddings.index, components=components, eigenvalues=eigenvalues[kept])
 
 
@@ -69,7 +73,9 @@ def _mean_square(values: Floats, mean: np.ndarray[Any, Any]) -> np.ndarray[Any, 
     return total / max(len(values), 1)
 
 
-def _scale(values: Floats, mean: np.ndarray[Any, Any], deviation: np.ndarray[Any, Any], *, out: Floats) -> Floats:
+def _scale(
+    values: Floats, mean: np.ndarray[Any, Any], deviation: np.ndarray[Any, Any], *, out: Floats
+) -> Floats:
     np.subtract(values, mean.astype(np.float32), out=out)
     out /= deviation.astype(np.float32)
     return out
@@ -77,10 +83,12 @@ def _scale(values: Floats, mean: np.ndarray[Any, Any], deviation: np.ndarray[Any
 
 @signal
 def neighbors(spectrum: Spectrum, *, n_neighbors: int = 50, n_components: int = 128) -> Neighbors:
-    """Nearest neighbours of each image by cosine similarity of its leading components, the image itself left out.
+    """Nearest neighbours of each image by cosine similarity of its leading components, the image itself left
+    out.
 
-    The components are scaled by the fourth root of their variance, half-way to whitening: so that a few directions don't
-    decide alone. The search is exact up to 20,000 images, and in an inverted file (faiss) beyond.
+    The components are scaled by the fourth root of their variance, half-way to whitening: so that a few
+    directions don't decide alone. The search is exact up to 20,000 images, and in an inverted file (faiss)
+    beyond.
 
     Args:
         spectrum: components of the embeddings.
@@ -92,7 +100,9 @@ def neighbors(spectrum: Spectrum, *, n_neighbors: int = 50, n_components: int = 
     points /= np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-12)
     n = len(points)
     k = min(n_neighbors, max(n - 1, 0))
-    similarities, indices = _search(np.ascontiguousarray(points), k + 1) if k else (np.zeros((n, 1)), np.zeros((n, 1)))
+    similarities, indices = (
+        _search(np.ascontiguousarray(points), k + 1) if k else (np.zeros((n, 1)), np.zeros((n, 1)))
+    )
     # The image itself is usually first, but an identical image may stand before it.
     itself = indices == np.arange(n)[:, None]
     itself[~itself.any(1), -1] = True
@@ -118,7 +128,8 @@ def _search(points: Floats, k: int) -> tuple[Floats, np.ndarray[Any, np.dtype[np
         index.train(np.ascontiguousarray(points[np.sort(rows)]))
     index.add(points)
     similarities, indices = index.search(points, k)
-    # An inverted file returns -1 where its cells hold fewer than k points: the image itself stands in, and counts nothing.
+    # An inverted file returns -1 where its cells hold fewer than k points: the image itself stands in, and
+    # counts nothing.
     empty = indices < 0
     if empty.any():
         indices = np.where(empty, np.arange(n)[:, None], indices)
