@@ -14,13 +14,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, UnidentifiedImageError
 
 __all__ = ["MAX_PIXELS", "PIXEL_PROPERTIES", "Decoded", "decode", "digest_of", "perceptual_hash"]
 
 MAX_PIXELS = 2**28
 PIXEL_PROPERTIES = ("brightness", "contrast", "saturation", "sharpness")
 _ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,14 +102,16 @@ def _decode_opened(opened: Image.Image, size: int) -> Decoded:
     )
     if width * height > MAX_PIXELS:
         return replace(known, error=f"{width} x {height} pixels are more than the limit of {MAX_PIXELS}")
-    orientation = opened.getexif().get(_ORIENTATION, 1)
-    orientation = orientation if orientation in range(1, 9) else 1
+    orientation = _orientation(opened)
     if opened.format == "JPEG" and min(width, height) >= 4 * size:
         opened.draft("RGB", (2 * size, 2 * size))
     opened.load()
     image = to_rgb(opened)
-    if orientation != 1:
-        image = ImageOps.exif_transpose(image)
+    if opened.format == "TIFF":
+        # Pillow turns a TIFF by itself, when it loads it.
+        width, height = image.size
+    elif orientation in _UPRIGHT:
+        image = image.transpose(_UPRIGHT[orientation])
         if orientation >= 5:
             width, height = height, width
     return replace(
@@ -109,18 +120,27 @@ def _decode_opened(opened: Image.Image, size: int) -> Decoded:
     )  # fmt: skip
 
 
+def _orientation(opened: Image.Image) -> int:
+    try:
+        found = opened.getexif().get(_ORIENTATION, 1)
+    except Exception:
+        # Damaged EXIF, for which Pillow raises what it runs into, is no reason to lose the pixels.
+        return 1
+    return found if found in range(1, 9) else 1
+
+
 def _reason(error: Exception, data: bytes) -> str:
     text = str(error).replace("\n", " ")
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return f"not an image: its {len(data)} bytes begin with {data[:8]!r}"
-    if "truncated" in text or "broken data stream" in text or isinstance(error, EOFError):
+    if "truncated" in text.lower() or "broken data stream" in text or isinstance(error, EOFError):
         return f"the image is cut off or damaged ({text or 'it ends too early'})"
     return f"can't be decoded ({type(error).__name__}: {text})"
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """An 8-bit RGB image of any image."""
-    if image.mode == "RGB":
+    if image.mode == "RGB" and "transparency" not in image.info:
         # A copy would be a second decode's worth of memory; the loaded pixels outlive the file.
         return image
     if image.mode.startswith("I") or image.mode == "F":

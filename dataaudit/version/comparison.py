@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,9 @@ from dataaudit.version.difference import samples
 from dataaudit.version.history import declare
 from dataaudit.version.place import Place, place_of, write, write_json
 from dataaudit.version.snapshot import find, read
+
+if TYPE_CHECKING:
+    from dataaudit.signals.backbones import Backbone
 
 __all__ = ["Comparison", "compare"]
 
@@ -110,7 +113,9 @@ def compare(
     dataset: str | Path | Source,
     versions: Sequence[str],
     *,
-    embed: Embed,
+    backbone: str | Backbone = "efficientnet_lite0",
+    device: str = "auto",
+    embed: Embed | None = None,
     groups: Mapping[str, Hashable] | None = None,
     mlflow: bool = False,
     progress: bool = True,
@@ -125,8 +130,11 @@ def compare(
     Args:
         dataset: the folder, the manifest or a source.
         versions: two or more of ``v1``, tags or git revisions; the first is what the others are compared to.
-        embed: gives the features of tables: index ``sample_id``, (n, d) float32; images that can't be decoded
-            may lack. It is called once, with each distinct content once.
+        backbone: network whose features the baseline is trained on; they come from the cache where an audit has
+            put them.
+        device: ``auto``, ``cpu``, ``cuda``, ``mps``.
+        embed: features of your own instead: takes tables, gives a table with index ``sample_id``, (n, d) float32; images
+            that can't be decoded may lack. It is called once, with each distinct content once.
         groups: near-duplicate group by digest; what shares a group with a held-out image isn't trained on.
         mlflow: log parameters, figures and the plot to MLflow, into the active run if there is one.
         progress: show a bar while files are fetched.
@@ -149,7 +157,13 @@ def compare(
     latest = git.in_order(place.git_root, list(commits.values()))[-1]
     newest = next(name for name in names if commits[name] == latest)
     tables = {name: read(place.source, name, progress=progress) for name in names}
-    features = embed(_union(list(tables.values()), place.source))
+    union = _union(list(tables.values()), place.source)
+    if embed is None:
+        from dataaudit import pipeline
+
+        features = pipeline.embed(union, backbone=backbone, device=device, progress=progress)
+    else:
+        features = embed(union)
     rows = {name: _usable(table, features) for name, table in tables.items()}
     found = compare_rows(rows, features, newest=newest, groups=groups)
     _record(place, found)
