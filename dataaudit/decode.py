@@ -172,8 +172,10 @@ def perceptual_hash(image: Image.Image) -> int:
     """
     from scipy.fft import dctn
 
-    grey = np.asarray(image.convert("L").resize((32, 32), Image.Resampling.BOX), dtype=np.float32)
+    grey = np.asarray(image.convert("L").resize((32, 32), Image.Resampling.BOX), dtype=np.float64)
     low = np.asarray(dctn(grey, type=2))[:8, :8].ravel()
+    # Rounding errors must not tell two flat images apart.
+    low[np.abs(low) < 1e-6] = 0.0
     bits = low > np.median(low[1:])
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
@@ -182,18 +184,17 @@ def pixel_properties(image: Image.Image) -> dict[str, float]:
     """Properties of an RGB image, each in [0, 1], taken at no more than 256 pixels a side.
 
     Returns:
-        ``brightness`` and ``contrast``: mean and standard deviation of the luminance; ``saturation``: mean of
-            the
-        difference between the highest and the lowest channel; ``sharpness``: mean absolute Laplacian.
+        ``brightness`` and ``contrast``: mean and twice the standard deviation of the luminance; ``saturation``:
+        mean difference between the highest and the lowest channel; ``sharpness``: mean absolute Laplacian.
     """
-    small = image.copy() if max(image.size) <= 256 else image.reduce(max(image.size) // 256)
+    small = image if max(image.size) <= 256 else image.reduce(-(-max(image.size) // 256))
     rgb = np.asarray(small, dtype=np.float32) / 255.0
     grey = rgb @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
     inner = grey[1:-1, 1:-1]
     laplacian = np.abs(4 * inner - grey[:-2, 1:-1] - grey[2:, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:])
     return {
-        "brightness": float(grey.mean()),
-        "contrast": float(grey.std()) * 2,
+        "brightness": min(float(grey.mean()), 1.0),
+        "contrast": min(float(grey.std()) * 2, 1.0),
         "saturation": float((rgb.max(2) - rgb.min(2)).mean()),
         "sharpness": float(laplacian.mean()) / 4 if laplacian.size else 0.0,
     }
