@@ -10,6 +10,7 @@ from typing import Any
 from dataaudit import registry
 from dataaudit.errors import InputError, nearest
 from dataaudit.report.summary import as_summary
+from dataaudit.report.text import plural
 from dataaudit.types import Report
 
 __all__ = ["DEFAULT_RULES", "Breach", "check_rules", "gate"]
@@ -72,7 +73,7 @@ def gate(report: Report | Mapping[str, Any], rules: Sequence[str] = DEFAULT_RULE
         seen = (
             f"{counted['images']:,} of {total:,} images ({share:.2%})"
             if is_share
-            else f"{counted['findings']:,} finding{'' if counted['findings'] == 1 else 's'}"
+            else plural(counted["findings"], "finding")
         )
         breaches.append(Breach(rule=rule, **counted, share=share, message=f"{rule}: {seen}"))
     return breaches

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from xml.etree import ElementTree
 
 from dataaudit.report.summary import as_summary
-from dataaudit.report.text import percent, storable, visible
+from dataaudit.report.text import percent, plural, storable, visible
 from dataaudit.types import Report
 
 __all__ = ["to_github", "to_json", "to_junit", "to_markdown", "to_sarif"]
@@ -179,7 +179,7 @@ def to_junit(report: Report | Mapping[str, Any]) -> str:
             listed = [_line(finding) for finding in by_code[entry["code"]][:MAX_LISTED]]
             if entry["open"] > len(listed):
                 listed.append(f"and {entry['open'] - len(listed):,} more")
-            message = f"{entry['open']:,} findings in {entry['images']:,} images"
+            message = f"{plural(entry['open'], 'finding')} in {plural(entry['images'], 'image')}"
             failure = ElementTree.SubElement(case, "failure", message=message, type=entry["code"])
             failure.text = _xml("\n".join(listed))
     for entry in summary["skipped"]:
@@ -238,7 +238,7 @@ def to_github(report: Report | Mapping[str, Any], *, base: str | Path | None = N
         written = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
         lines.append(f"::{_level(finding)} {written}::{_data(visible(_sentence(finding)))}")
     hidden = summary["counts"]["open"] - len(considered[:MAX_ANNOTATIONS])
-    more = f" {hidden:,} of them are not shown here." if hidden else ""
+    more = f" Not shown here: {plural(hidden, 'finding')}." if hidden else ""
     lines.append(f"::notice title=dataaudit::{_data(visible(summary['estimate']) + more)}")
     return "\n".join(lines) + "\n"
 

@@ -15,6 +15,7 @@ import pandas as pd
 from dataaudit import registry
 from dataaudit.errors import InputError
 from dataaudit.report.groups import duplicate_groups
+from dataaudit.report.text import percent, plural
 from dataaudit.types import Finding, Report, Tables
 
 __all__ = ["Summary", "as_summary", "is_grouped", "summarize"]
@@ -234,21 +235,22 @@ def _n_images(findings: list[dict[str, Any]]) -> int:
 
 def _estimate(considered: list[dict[str, Any]], counts: Mapping[str, Any]) -> str:
     """The sentence that says how many of the findings are real."""
-    kept = f" {counts['kept']:,} more were kept as they are by a person." if counts["kept"] else ""
-    images, n = _plural(counts["images"], "image"), counts["doubtful_labels"]
+    n_kept = counts["kept"]
+    kept = f" {n_kept:,} more {'was' if n_kept == 1 else 'were'} kept by a person." if n_kept else ""
+    images, n = plural(counts["images"], "image"), counts["doubtful_labels"]
     if not considered:
         return f"Nothing to fix in {images}.{kept}"
     if counts["expected_wrong"] is None:
-        return f"{_plural(len(considered), 'finding')} in {images}.{kept}"
+        return f"{plural(len(considered), 'finding')} in {images}.{kept}"
     others = sum(not finding["code"].startswith("LBL") for finding in considered)
     wrong = round(counts["expected_wrong"])
     about = f"about {wrong:,} {'is' if wrong == 1 else 'are'}" if wrong else "less than one is"
-    sentence = f"Of {'this' if n == 1 else 'these'} {_plural(n, 'doubtful label')}, {about} wrong."
-    return sentence + (f" {_plural(others, 'other finding')}." if others else "") + kept
-
-
-def _plural(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+    sentence = f"Of these {n:,} doubtful labels, {about} wrong."
+    if n == 1:
+        sentence = (
+            f"One label is doubtful, with a chance of {percent(counts['expected_wrong'])} that it is wrong."
+        )
+    return sentence + (f" {plural(others, 'other finding')}." if others else "") + kept
 
 
 def _codes(

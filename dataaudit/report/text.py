@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-__all__ = ["percent", "spreadsheet_safe", "storable", "visible"]
+__all__ = ["percent", "plural", "spreadsheet_safe", "storable", "visible"]
 
 # Control characters, and the marks that turn the direction of what follows them.
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -55,3 +55,12 @@ def percent(share: float) -> str:
     if 0.995 <= share < 1:
         return ">99%"
     return f"{share:.1%}" if 0 < share < 0.1 else f"{share:.0%}"
+
+
+def plural(n: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> plural(1, "image"), plural(1200, "image")
+    ('1 image', '1,200 images')
+    """
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
