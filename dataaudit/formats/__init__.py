@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from dataaudit import journal
-from dataaudit.errors import FormatError, InputError, nearest
+from dataaudit.errors import FormatError, InputError, MissingDependencyError, nearest
 from dataaudit.formats._shared import is_ignored, is_image
 from dataaudit.types import Fix, Source, Tables
 
@@ -105,7 +105,12 @@ def _named(name: str) -> Any:
 
 
 def _detect(path: Path) -> Any:
-    fitting = [module for module in formats().values() if module.sniff(path)]
+    fitting, unknown = [], []
+    for module in formats().values():
+        try:
+            fitting += [module] if module.sniff(path) else []
+        except MissingDependencyError as error:  # such as no database: the other formats may still fit
+            unknown.append(f"The format {module.NAME} could not be tried: {error}")
     if len(fitting) > 1:
         raise FormatError(
             f"This can be read as {' and as '.join(module.NAME for module in fitting)}.",
@@ -114,19 +119,21 @@ def _detect(path: Path) -> Any:
         )
     if fitting:
         return fitting[0]
-    raise _missing(path) if not path.exists() else _unrecognised(path)
+    raise _unrecognised(path) if path.exists() else _missing(path, unknown)
 
 
 def _known() -> str:
     return "Formats:\n" + "\n".join(f"  {name}: {module.DESCRIPTION}" for name, module in formats().items())
 
 
-def _missing(path: Path) -> FormatError:
+def _missing(path: Path, unknown: Sequence[str] = ()) -> FormatError:
     folder = path.parent
     names = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
     close = difflib.get_close_matches(path.name, names, n=1)
     hint = f"Did you mean {folder / close[0]}?\n" if close else ""
-    return FormatError("There is no such file, folder or dataset.", where=path, fix=hint + _known())
+    return FormatError(
+        "There is no such file, folder or dataset.", where=path, fix=hint + "\n".join([_known(), *unknown])
+    )
 
 
 def _unrecognised(path: Path) -> FormatError:

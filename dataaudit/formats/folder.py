@@ -274,7 +274,16 @@ def _walk(root: Path) -> Iterator[tuple[str, ...]]:
     return down(str(root), (), ())
 
 
-def _has_image(folder: Path, above: tuple[str, ...] = ()) -> bool:
+def _has_image(folder: Path | str, above: tuple[str, ...] = ()) -> bool:
+    """Whether there is an image below `folder`; stops at the first, as there may be a million."""
     above = (*above, os.path.realpath(folder))
-    files, folders = _entries(folder, above)
-    return any(is_image(name) for name in files) or any(_has_image(folder / name, above) for name in folders)
+    folders = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if is_ignored(entry.name):
+                continue
+            if is_image(entry.name) and entry.is_file():
+                return True
+            if entry.is_dir() and not (entry.is_symlink() and os.path.realpath(entry.path) in above):
+                folders.append(entry.path)
+    return any(_has_image(path, above) for path in folders)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -92,6 +93,7 @@ def restore(name: str, samples: Sequence[str]) -> None:
 
 
 def _dataset(name: str) -> Any:
+    os.environ.setdefault("FIFTYONE_DO_NOT_TRACK", "true")
     import fiftyone
 
     if not fiftyone.dataset_exists(name):
