@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from dataaudit.types import Report, Tables
 
-__all__ = ["duplicate_groups"]
+__all__ = ["duplicate_groups", "folder_above", "shown_path"]
 
 
 def duplicate_groups(findings: Sequence[dict[str, Any]], report: Report) -> list[dict[str, Any]]:
@@ -26,8 +28,9 @@ def duplicate_groups(findings: Sequence[dict[str, Any]], report: Report) -> list
     Returns:
         One dict a group, in the order of its worst finding: ``codes``, ``messages``, ``score``,
         ``probability`` (the highest, or None), ``open`` (whether any finding isn't decided as keep) and
-        ``members``. A member has ``sample_id``, ``filepath``, ``digest``, ``split``, ``label``, ``keep``
-        (stays when the others are merged) and ``codes``; the members to keep come first.
+        ``members``. A member has ``sample_id``, ``image`` (its name for people), ``filepath``, ``digest``,
+        ``split``, ``label``, ``keep`` (stays when the others are merged) and ``codes``; the members to keep
+        come first.
     """
     tables, others = report.tables, _members(report)
     related = {
@@ -49,6 +52,23 @@ def duplicate_groups(findings: Sequence[dict[str, Any]], report: Report) -> list
         joined[_root(parent, finding["sample_id"])].append(finding)
     samples = _samples({sample for them in related.values() for sample in them}, tables)
     return [_group(them, related, samples) for them in joined.values()]
+
+
+def folder_above(tables: Tables) -> str | None:
+    """The folder above all images of a dataset whose sample ids aren't paths, or None where they are."""
+    if tables.source is None or tables.source.root is not None or not len(tables.images):
+        return None
+    try:
+        return str(os.path.commonpath([Path(path).parent for path in tables.images["filepath"]]))
+    except ValueError:  # on several drives, or some relative
+        return None
+
+
+def shown_path(sample_id: str | None, filepath: str | None, above: str | None) -> str | None:
+    """What a person knows an image by: the sample id where it is a path, else the path below `above`."""
+    if above is None or filepath is None:
+        return sample_id
+    return os.path.relpath(filepath, above).replace(os.sep, "/")
 
 
 def _root(parent: dict[object, object], node: object) -> object:
@@ -96,14 +116,19 @@ def _samples(ids: set[str], tables: Tables) -> dict[str, dict[str, Any]]:
     def text(value: Any) -> str | None:
         return None if pd.isna(value) else str(value)
 
+    above = folder_above(tables)
     columns = zip(index, images["filepath"], images["digest"], images["split"], strict=True)
     return {
         sample: {
-            "sample_id": sample, "filepath": text(path), "digest": text(digest), "split": text(split),
+            "sample_id": sample,
+            "image": shown_path(sample, text(path), above),
+            "filepath": text(path),
+            "digest": text(digest),
+            "split": text(split),
             "label": text(names.get(sample)),
         }
         for sample, path, digest, split in columns
-    }  # fmt: skip
+    }
 
 
 def _group(

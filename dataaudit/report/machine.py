@@ -139,9 +139,9 @@ def _places(
     finding: Mapping[str, Any], summary: Mapping[str, Any], base: str | Path | None
 ) -> tuple[str | None, int | None, str | None]:
     """Where a finding stands: file, line and image, relative to `base` or else to the dataset's root."""
-    root = summary["dataset"]["root"]
-    sample, locator = finding["sample_id"], finding["locator"]
-    image = None if sample is None else _relative(finding["filepath"], sample, base)
+    root, locator = summary["dataset"]["root"], finding["locator"]
+    base = root if base is None else base
+    image = None if finding["image"] is None else _relative(finding["filepath"], finding["image"], base)
     if locator is not None and isinstance(locator["item"], int) and locator["file"].lower().endswith(_LINED):
         manifest = None if root is None else str(Path(root, locator["file"]))
         return _relative(manifest, locator["file"], base), locator["item"], image
@@ -208,7 +208,7 @@ def _case(
 
 
 def _line(finding: Mapping[str, Any]) -> str:
-    return f"{visible(finding['sample_id'] or finding['item_id'])}: {visible(_sentence(finding))}"
+    return f"{visible(finding['image'] or finding['item_id'])}: {visible(_sentence(finding))}"
 
 
 def _xml(text: str) -> str:
@@ -277,7 +277,7 @@ def to_markdown(report: Report | Mapping[str, Any], *, max_listed: int = 20) -> 
         lines += ["", "| check | image | finding | chance |", "|---|---|---|---:|"]
     for finding in listed:
         chance = "" if finding["probability"] is None else f"{finding['probability']:.0%}"
-        place = _cell(finding["sample_id"] or finding["item_id"])
+        place = _cell(finding["image"] or finding["item_id"])
         lines.append(f"| {finding['code']} | {place} | {_cell(finding['message'])} | {chance} |")
     if counts["open"] > len(listed):
         lines += ["", f"{counts['open'] - len(listed):,} more findings are not listed."]

@@ -14,7 +14,7 @@ import pandas as pd
 
 from dataaudit import registry
 from dataaudit.errors import InputError
-from dataaudit.report.groups import duplicate_groups
+from dataaudit.report.groups import duplicate_groups, folder_above, shown_path
 from dataaudit.report.text import percent, plural
 from dataaudit.types import Finding, Report, Tables
 
@@ -149,11 +149,13 @@ def _findings(report: Report) -> list[dict[str, Any]]:
     by_sample = labels.drop_duplicates("sample_id").reset_index(drop=True)
     first = pd.Index(by_sample["sample_id"].astype(object)).get_indexer(ids)
     own = labels.index.get_indexer(pd.Index([finding.item_id for finding in report.items], dtype=object))
+    above = folder_above(report.tables)
     rows = []
     for finding, at, label, item in zip(report.items, where, first, own, strict=True):
         about = labels.iloc[item] if item >= 0 else by_sample.iloc[label] if label >= 0 else None
         row = _finding(finding)
         row.update({name: _text(values[at]) if at >= 0 else None for name, values in columns.items()})
+        row["image"] = shown_path(row["sample_id"], row["filepath"], above)
         row["suggests"] = _suggests(row, report.tables)
         row["label"] = None if about is None else _text(about["name"])
         locator = (

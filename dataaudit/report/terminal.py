@@ -114,7 +114,7 @@ def _findings(worst: list[Mapping[str, Any]]) -> Table:
         chance = finding["probability"]
         table.add_row(
             Text(finding["code"], style=_style(finding["code"])),
-            Text(visible(finding["sample_id"] or finding["item_id"])),
+            Text(visible(finding["image"] or finding["item_id"])),
             change,
             Text("" if chance is None else percent(chance)),
         )

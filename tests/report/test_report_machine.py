@@ -102,6 +102,12 @@ def test_a_file_outside_the_base_is_named_from_the_root_of_the_dataset(tmp_path:
     assert "file=data/images/1.jpg," in to_github(report, base=tmp_path)
 
 
+def test_an_image_in_two_rows_of_a_manifest_is_one_file(tmp_path: Path) -> None:
+    tables = tables_of({"images/1.jpg#3": "cat"}, classes=("dog",), root=tmp_path)
+    tables = replace(tables, images=tables.images.assign(filepath=str(tmp_path / "images/1.jpg")))
+    assert "file=images/1.jpg," in to_github(report_of(tables, relabel("k", tables, "L0", "dog")))
+
+
 def test_junit_has_one_case_for_each_check(report: Report) -> None:
     root = ElementTree.fromstring(to_junit(report))
     assert root.tag == "testsuites"

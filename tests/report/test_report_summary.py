@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import string
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from made_reports import relabel, report_of, tables_of
 
 from dataaudit.errors import InputError
 from dataaudit.report import summarize
-from dataaudit.types import Finding, Locator, Outcome, Report
+from dataaudit.types import Finding, Locator, Outcome, Report, Source
 
 
 def test_a_summary_counts_images_labels_splits_and_what_is_open(report: Report) -> None:
@@ -75,6 +76,7 @@ def test_a_finding_has_what_its_image_is_and_where_its_label_stands(report: Repo
         "code": "LBL001",
         "item_id": "L0",
         "sample_id": "train/cat/1.jpg",
+        "image": "train/cat/1.jpg",
         "given": "cat",
         "suggested": "dog",
         "suggests": "class",
@@ -267,6 +269,21 @@ def test_members_that_are_not_flagged_come_from_the_evidence_of_the_check() -> N
         ("2.jpg", False),
         ("3.jpg", False),
     ]
+
+
+def test_an_image_of_a_fiftyone_dataset_is_shown_by_its_path() -> None:
+    tables = tables_of({"65f0": "cat", "65f1": "dog"})
+    paths = ["/data/a/cat/1.jpg", "/data/a/dog/1.jpg"]
+    source = Source(format="fiftyone", root=None, path="animals", anchor=Path("/data"))
+    tables = replace(tables, images=tables.images.assign(filepath=paths), source=source)
+    copy = Finding(
+        key="d", code="DUP002", item_id="65f1", sample_id="65f1", score=0.0, probability=None,
+        message="Same.", suggested="65f0", evidence={"group": "g"},
+    )  # fmt: skip
+    summary = summarize(report_of(tables, relabel("k", tables, "L0", "dog"), copy))
+    assert [finding["image"] for finding in summary["findings"]] == ["dog/1.jpg", "cat/1.jpg"]
+    members = [(member["sample_id"], member["image"]) for member in summary["groups"][0]["members"]]
+    assert members == [("65f0", "cat/1.jpg"), ("65f1", "dog/1.jpg")]
 
 
 def test_a_locator_of_the_fix_wins_over_that_of_the_table() -> None:
