@@ -9,7 +9,6 @@ import os
 import threading
 import time
 import uuid
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dataaudit.decode import PIXEL_PROPERTIES, Decoded
+from dataaudit.decode import PIXEL_PROPERTIES, Decoded, digest_of
+from dataaudit.errors import InputError
 
 __all__ = ["Digests", "Rows", "read_arrays", "write_arrays"]
 
@@ -33,6 +33,7 @@ _COLUMNS: dict[str, Any] = {
     "phash": np.uint64,
     **dict.fromkeys(PIXEL_PROPERTIES, np.float64),
 }
+_PART_KEYS = {"digest", "thumbnail", "features_row", "features", *_COLUMNS}
 
 
 class Digests:
@@ -57,13 +58,13 @@ class Digests:
 
     def assume(self, filepaths: pd.Series[str], digests: pd.Series[str]) -> None:
         """Take digests that are known from elsewhere."""
-        self._assumed = {
-            filepaths[i]: digest for i, digest in digests.dropna().items() if i in filepaths.index
-        }
+        known = digests.reindex(filepaths.index)
+        has = known.notna().to_numpy()
+        self._assumed = dict(zip(filepaths[has], known[has], strict=True))
 
     @staticmethod
     def stat(path: str) -> tuple[int, int, int] | None:
-        """Size, time of change and inode, to be taken before the file is read; None where there is no file."""
+        """Size, time of change and inode, to be taken before the file is read; None without a file."""
         try:
             status = Path(path).stat()
         except OSError:
@@ -106,18 +107,16 @@ class Rows:
     """
 
     def __init__(self, folder: Path | None, name: str) -> None:
-        safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
-        self._folder = None if folder is None else folder / f"{safe}-v{_VERSION}"
+        self._name = name
+        self._folder = None if folder is None else folder / f"{_folder_name(name)}-v{_VERSION}"
         self._lock = threading.Lock()
-        self._tables: list[Mapping[str, np.ndarray[Any, Any]]] = []
-        self._features: list[np.ndarray[Any, Any]] = []
+        self._width: int | None = None
+        self._parts: list[Mapping[str, np.ndarray[Any, Any]]] = []
         self._where: dict[str, tuple[int, int]] = {}
         self._pending: dict[str, tuple[Decoded, np.ndarray[Any, Any] | None]] = {}
-        for file in (
-            sorted(self._folder.glob("*.npz")) if self._folder is not None and self._folder.exists() else ()
-        ):
+        for file in sorted(self._folder.glob("*.npz")) if self._folder is not None else ():
             part = read_arrays(file)
-            if part is not None:
+            if part is not None and part.keys() >= _PART_KEYS:
                 self._attach(part)
 
     def __contains__(self, digest: str) -> bool:
@@ -133,21 +132,26 @@ class Rows:
         with self._lock:
             for digest, row in decoded.items():
                 values = features.get(digest)
-                self._pending[digest] = (row, None if values is None else values.astype(np.float16))
+                if values is not None:
+                    self._expect_width(len(values))
+                self._pending[digest] = (row, None if values is None else _compact(values))
 
     def flush(self) -> None:
         """Write the pending rows as one part."""
         with self._lock:
-            pending, self._pending = self._pending, {}
-            if not pending:
+            if not self._pending:
                 return
-            part = _part_of(pending)
+            part = _part_of(self._pending)
+            # Attached before they stop pending: a worker that asks in between must not decode them again.
             self._attach(part)
+            self._pending = {}
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
             write_arrays(self._folder / f"{time.time_ns():020d}-{os.getpid()}.npz", part)
 
-    def take(self, digests: pd.Series[str]) -> tuple[pd.DataFrame, np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    def take(
+        self, digests: pd.Series[str]
+    ) -> tuple[pd.DataFrame, np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """The rows of these digests.
 
         Args:
@@ -158,32 +162,51 @@ class Rows:
             file can't be decoded, the features are 0.
         """
         self.flush()
-        where = np.array([self._where.get(digest, (-1, -1)) for digest in digests], dtype=np.int64).reshape(
-            -1, 2
-        )
-        width = max((part.shape[1] for part in self._features), default=0)
-        features = np.zeros((len(digests), width), dtype=np.float32)
+        found = [self._where.get(digest, (-1, -1)) for digest in digests]
+        where = np.array(found, dtype=np.int64).reshape(-1, 2)
+        features = np.zeros((len(digests), self._width or 0), dtype=np.float32)
         thumbnails = np.zeros((len(digests), 256), dtype=np.uint8)
         columns = {name: np.full(len(digests), _missing(kind), dtype=kind) for name, kind in _COLUMNS.items()}
-        for number, (table, part) in enumerate(zip(self._tables, self._features, strict=True)):
+        for number, part in enumerate(self._parts):
             here = np.flatnonzero(where[:, 0] == number)
             rows = where[here, 1]
             for name, values in columns.items():
-                values[here] = table[name][rows]
-            thumbnails[here] = table["thumbnail"][rows]
-            position = table["features_row"][rows]
+                values[here] = part[name][rows]
+            thumbnails[here] = part["thumbnail"][rows]
+            position = part["features_row"][rows]
             has = position >= 0
             if has.any():
-                features[here[has]] = part[position[has]]
+                features[here[has]] = part["features"][position[has]]
         table = pd.DataFrame(columns, index=digests.index)
         table["error"] = table["error"].where(table["error"] != "", None)
         return table, features, thumbnails
 
+    def _expect_width(self, width: int) -> None:
+        if self._width not in (None, width):
+            raise InputError(
+                f"The backbone {self._name} made features of {self._width} numbers, and now of {width}; "
+                "all images need as many.",
+                where=self._folder,
+                fix="Give a network that you changed another name, or delete this folder of the cache.",
+            )
+        self._width = width
+
     def _attach(self, part: Mapping[str, np.ndarray[Any, Any]]) -> None:
-        number = len(self._tables)
-        self._tables.append(part)
-        self._features.append(part["features"])
+        if len(part["features"]):
+            self._expect_width(part["features"].shape[1])
+        number = len(self._parts)
+        self._parts.append(part)
         self._where.update({digest: (number, row) for row, digest in enumerate(part["digest"].tolist())})
+
+
+def _folder_name(name: str) -> str:
+    safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)[:100]
+    return safe if safe == name else f"{safe}-{digest_of(name.encode())[:8]}"
+
+
+def _compact(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    # Half precision is plenty for features, but it ends at 65,504.
+    return values.astype(np.float16 if np.abs(values).max(initial=0.0) < 65_000 else np.float32)
 
 
 def _part_of(
@@ -199,7 +222,9 @@ def _part_of(
             part[name] = np.array([value or "" for value in values], dtype=str)
         else:
             part[name] = np.array(values, dtype=kind)
-    part["thumbnail"] = np.frombuffer(b"".join(row.thumbnail for row in rows), dtype=np.uint8).reshape(-1, 256)
+    part["thumbnail"] = np.frombuffer(b"".join(row.thumbnail for row in rows), dtype=np.uint8).reshape(
+        -1, 256
+    )
     features = [values for _, values in pending.values()]
     has = np.array([values is not None for values in features])
     part["features_row"] = np.where(has, np.cumsum(has) - 1, -1)
@@ -223,7 +248,8 @@ def write_arrays(file: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None
 def read_arrays(file: Path) -> dict[str, np.ndarray[Any, Any]] | None:
     """Read what `write_arrays` wrote; None when it is missing or damaged."""
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except Exception:
+        # numpy and zipfile raise whatever a damaged file leads them into; it is computed again then.
         return None

@@ -12,7 +12,7 @@ import contextlib
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
@@ -110,19 +110,19 @@ def sweep(
     with _pillow_set_up(), contextlib.ExitStack() as at_end:
         at_end.callback(known.save)
         at_end.callback(rows.flush)
-        work = _Work(embedder, rows, known)
-        for done, (paths, chunk_digests, n_new) in enumerate(_in_threads(work, filepaths, workers)):
-            found.update(zip(paths, chunk_digests, strict=True))
+        work = _in_threads(_Work(embedder, rows, known), filepaths, workers)
+        # Closed first: after Ctrl-C the workers finish the chunks they have, and those are kept too.
+        at_end.enter_context(contextlib.closing(work))
+        for done, (ids, chunk_digests, n_new) in enumerate(work):
+            found.update(zip(ids, chunk_digests, strict=True))
             n_decoded += n_new
             if rows.n_pending >= _FLUSH_ROWS or time.monotonic() - started > _FLUSH_SECONDS:
                 rows.flush()
                 started = time.monotonic()
             if progress is not None:
                 progress(min((done + 1) * CHUNK, len(filepaths)), len(filepaths))
-    ids = filepaths.index
-    return _collect(
-        pd.Series([found[i] for i in ids], index=ids, dtype=object), rows, embedder is not None, n_decoded
-    )
+    in_order = pd.Series([found[i] for i in filepaths.index], index=filepaths.index, dtype=object)
+    return _collect(in_order, rows, embedder is not None, n_decoded)
 
 
 class _Work:
@@ -158,8 +158,18 @@ class _Work:
             result = decode(data, size=self._embedder.size if self._embedder else 256)
             decoded[digest] = result.without_image()
             if self._embedder is not None and result.image is not None:
-                arrays[digest] = self._embedder.preprocess(result.image)
+                arrays[digest] = self._preprocess(self._embedder, result.image, path)
         return digest
+
+    @staticmethod
+    def _preprocess(embedder: Embedder, image: Image.Image, path: str) -> np.ndarray[Any, Any]:
+        try:
+            return embedder.preprocess(image)
+        except Exception as error:
+            # The transform may be the user's: which image it couldn't take is what they need to know.
+            raise InputError(
+                f"The transform of {embedder.name} failed: {type(error).__name__}: {error}", where=path
+            ) from error
 
     def _embed(self, arrays: dict[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
         if self._embedder is None or not arrays:
@@ -169,18 +179,22 @@ class _Work:
             raise InputError(
                 f"The transform of {self._embedder.name} makes arrays of several shapes: {sorted(shapes)}."
             )
-        features = self._embedder.embed(np.stack(list(arrays.values())))
-        if features.ndim != 2 or len(features) != len(arrays):
+        features = np.asarray(self._embedder.embed(np.stack(list(arrays.values()))))
+        if features.ndim != 2 or len(features) != len(arrays) or not features.shape[1]:
             raise InputError(
                 f"The backbone {self._embedder.name} returned an array of shape {features.shape} for "
                 f"{len(arrays)} images; expected ({len(arrays)}, d)."
+            )
+        if not np.isfinite(features).all():
+            raise InputError(
+                f"The backbone {self._embedder.name} returned features that are NaN or infinite."
             )
         return dict(zip(arrays, features, strict=True))
 
 
 def _in_threads(
     work: _Work, filepaths: pd.Series[str], workers: int | None
-) -> Iterator[tuple[list[str], list[str | None], int]]:
+) -> Generator[tuple[list[str], list[str | None], int], None, None]:
     import os
 
     n = workers or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)

@@ -11,9 +11,9 @@ from PIL import Image
 from dataaudit.decode import MAX_PIXELS, PIXEL_PROPERTIES, Decoded, decode, digest_of, perceptual_hash
 
 
-def encoded(image: Image.Image, format: str, **options: object) -> bytes:
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     stream = io.BytesIO()
-    image.save(stream, format, **options)
+    image.save(stream, kind, **options)
     return stream.getvalue()
 
 
@@ -62,25 +62,25 @@ def test_what_is_no_image_has_a_reason(data: bytes, reason: str) -> None:
     assert decoded.error.startswith(reason)
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF"])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
-def test_a_truncated_file_has_a_reason(format: str, share: float) -> None:
-    data = encoded(photo(200, 120), format)
+def test_a_truncated_file_has_a_reason(kind: str, share: float) -> None:
+    data = encoded(photo(200, 120), kind)
     decoded = decode(data[: int(len(data) * share)], size=224)
     assert decoded.image is None
     assert decoded.error is not None
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG"])
-def test_a_truncated_file_is_called_cut_off(format: str) -> None:
-    data = encoded(photo(200, 120), format)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_truncated_file_is_called_cut_off(kind: str) -> None:
+    data = encoded(photo(200, 120), kind)
     assert "cut off or damaged" in str(decode(data[: len(data) // 2], size=224).error)
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF"])
-def test_damaged_bytes_never_crash(format: str) -> None:
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF"])
+def test_damaged_bytes_never_crash(kind: str) -> None:
     rng = np.random.default_rng(0)
-    data = encoded(photo(64, 48), format)
+    data = encoded(photo(64, 48), kind)
     for _ in range(60):
         damaged = bytearray(data)
         for position in rng.integers(0, len(data), 8):
@@ -176,9 +176,9 @@ def test_the_first_frame_of_an_animation_counts() -> None:
     assert pixels(decoded)[0, 0].tolist() == [250, 0, 0]
 
 
-@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_undone(format: str, orientation: int) -> None:
+def test_exif_orientation_is_undone(kind: str, orientation: int) -> None:
     # How a camera stores the upright picture, as rows and columns, for each orientation.
     stored = {
         1: ARRAY, 2: ARRAY[:, ::-1], 3: ARRAY[::-1, ::-1], 4: ARRAY[::-1], 5: ARRAY.transpose(1, 0, 2),
@@ -186,7 +186,7 @@ def test_exif_orientation_is_undone(format: str, orientation: int) -> None:
     }[orientation]  # fmt: skip
     exif = Image.Exif()
     exif[0x0112] = orientation
-    decoded = decode(encoded(Image.fromarray(np.ascontiguousarray(stored)), format, exif=exif), size=224)
+    decoded = decode(encoded(Image.fromarray(np.ascontiguousarray(stored)), kind, exif=exif), size=224)
     assert (pixels(decoded) == ARRAY).all()
     assert (decoded.width, decoded.height, decoded.orientation) == (9, 6, orientation)
 
