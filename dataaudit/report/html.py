@@ -94,11 +94,17 @@ def _environment() -> Environment:
     )
     environment.filters["shown"] = visible
     environment.filters["percent"] = percent
-    environment.filters["setting"] = lambda value: (
-        value if isinstance(value, str) else json.dumps(value, indent=1)
-    )
+    environment.filters["setting"] = _setting
     environment.filters["seconds"] = lambda value: f"{value:.2f} s" if value < 10 else f"{value:,.0f} s"
     return environment
+
+
+def _setting(value: Any) -> str:
+    """A setting as people write it, on one line where it is short."""
+    if isinstance(value, str):
+        return visible(value)
+    short = json.dumps(value)
+    return short if len(short) <= 100 else json.dumps(value, indent=1)
 
 
 @cache
