@@ -127,7 +127,9 @@ def _usual_similarity(values: np.ndarray[Any, Any], neighbors: Neighbors) -> flo
     return float(np.clip(np.median(nearest), 0.0, 1.0))
 
 
-def _similarities(values: np.ndarray[Any, Any], pairs: Pairs, *, by_row: bool = False) -> np.ndarray[Any, Any]:
+def _similarities(
+    values: np.ndarray[Any, Any], pairs: Pairs, *, by_row: bool = False
+) -> np.ndarray[Any, Any]:
     """Cosine similarity of each pair of rows, about the mean of all rows, or `by_row` about each row's own."""
     mean = values.mean(0) if len(values) else 0.0
     similar = np.empty(len(pairs), dtype=np.float32)

@@ -26,6 +26,7 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 _PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 _ROWS_AT_A_TIME = 8192
+_CELLS_AT_A_TIME = 2**22
 _ROWS_FOR_PENALTY = 4000
 _DOUBTFUL = 30
 
@@ -80,7 +81,7 @@ class _Data:
     groups: Ints  # (n,)
     judged: np.ndarray[Any, np.dtype[np.bool_]]  # (n,)
     components: Floats  # (n, r)
-    eigenvalues: np.ndarray[Any, Any]  # (r,)
+    eigenvalues: np.ndarray[Any, Any] | None  # (r,); None for a part of the images, where they don't hold
     indices: Ints  # (n, k) positions; -1 where a neighbour has no label
     similarities: Floats  # (n, k)
 
@@ -115,7 +116,7 @@ def _labeled(
         groups=groups,
         judged=judged,
         components=spectrum.components if everything else spectrum.components[rows],
-        eigenvalues=spectrum.eigenvalues,
+        eigenvalues=spectrum.eigenvalues if everything else None,
         indices=position[neighbors.indices[rows]],
         similarities=neighbors.similarities[rows],
     )
@@ -147,12 +148,13 @@ def leave_one_out_ridge(
     the labels best.
 
     Args:
-        components: (n, r) float32, centred and uncorrelated columns.
+        components: (n, r) float32.
         given: (n,) class numbers.
         groups: (n,) group numbers; images of one group are held out together.
         n_classes: k.
         weights: (n,) in (0, 1]; equal weights by default.
-        eigenvalues: (r,) variance of each column.
+        eigenvalues: (r,) variance of each column, where the columns are centred and uncorrelated; it is faster
+            then.
 
     Returns:
         (n, k) float32 scores, near 1 for the class and 0 for the others.
@@ -162,8 +164,9 @@ def leave_one_out_ridge(
         An, Liu and Venkatesh, "Fast cross-validation algorithms for least squares support vector machine and
         kernel ridge regression", Pattern Recognition 40, 2007, for groups.
     """
-    n, r = components.shape
+    n = len(components)
     weights = np.ones(n, dtype=np.float32) if weights is None else weights
+    uncorrelated = eigenvalues is not None
     if eigenvalues is None:
         eigenvalues = np.einsum("ij,ij->j", components, components, dtype=np.float64) / max(n, 1)
     total = float(weights.sum(dtype=np.float64))
@@ -174,7 +177,8 @@ def leave_one_out_ridge(
     share = per_class / total
     penalty = n * _best_penalty(components, given, groups, eigenvalues, cross, share)
     inverse_root: np.ndarray[Any, Any]
-    if weights.min() == weights.max():
+    coefficients: np.ndarray[Any, Any]
+    if uncorrelated and weights.min() == weights.max():
         inverse_root = 1 / np.sqrt(n * eigenvalues * weights[0] + penalty)
         coefficients = inverse_root[:, None] ** 2 * cross
     else:
@@ -271,25 +275,36 @@ def _held_out(fit: _Fit, components: Floats, given: Ints, groups: Ints, weights:
         scores[here] = _without_itself(fit.scores(components[here]), given[here], own)
     order = np.argsort(groups, kind="stable")
     edges = np.flatnonzero(np.r_[True, groups[order][1:] != groups[order][:-1], True])
-    for first, last in zip(edges[:-1], edges[1:], strict=True):
-        if last - first > 1:
-            members = order[first:last]
-            leverages = fit.leverages(components[members])
-            hat = (leverages @ leverages.T + 1 / fit.total) * weights[members]
-            truth = np.eye(len(fit.share), dtype=np.float32)[given[members]]
-            residuals = truth - fit.scores(components[members])
-            scores[members] = truth - np.linalg.solve(
-                np.eye(len(members)) - np.minimum(hat, 0.999), residuals
-            )
+    for first in np.flatnonzero(np.diff(edges) > 1):
+        members = order[edges[first] : edges[first + 1]]
+        scores[members] = _without_group(fit, components[members], given[members], weights[members])
     return scores
+
+
+def _without_group(fit: _Fit, rows: Floats, given: Ints, weights: Floats) -> Floats:
+    """(m, k) scores of the m images of a group, from the images of all others."""
+    leverages = fit.leverages(rows).astype(np.float64)
+    left = np.c_[leverages, np.full(len(rows), fit.total**-0.5)]
+    right = left.T * weights
+    scores = fit.scores(rows)
+    residuals = -scores.astype(np.float64)
+    residuals[np.arange(len(rows)), given] += 1
+    if len(rows) <= left.shape[1]:
+        held_out = np.linalg.solve(np.eye(len(rows)) - left @ right, residuals)
+    else:
+        # The same by Woodbury's identity: thousands of copies of one image don't need a matrix of their pairs.
+        held_out = residuals + left @ np.linalg.solve(np.eye(left.shape[1]) - right @ left, right @ residuals)
+    truth = residuals + scores
+    return np.asarray(truth - held_out, dtype=np.float32)
 
 
 def _votes(data: _Data, weights: Floats, *, scale: float = 0.05, smoothing: float = 0.1) -> Floats:
     """(n, k) float32 shares of the nearest neighbours' votes; images of the own group and unlabeled ones don't vote."""
     n, k = len(data.given), len(data.classes)
     votes = np.empty((n, k), dtype=np.float32)
-    for start in range(0, n, _ROWS_AT_A_TIME):
-        near = data.indices[start : start + _ROWS_AT_A_TIME]
+    step = max(1, min(_ROWS_AT_A_TIME, _CELLS_AT_A_TIME // k))
+    for start in range(0, n, step):
+        near = data.indices[start : start + step]
         own = data.groups[start : start + len(near), None]
         counts = (near >= 0) & (data.groups[near] != own)
         similar = np.where(counts, data.similarities[start : start + len(near)], -np.inf)

@@ -99,19 +99,36 @@ def neighbors(spectrum: Spectrum, *, n_neighbors: int = 50, n_components: int = 
     points = leading / spectrum.eigenvalues[:n_components].astype(np.float32) ** 0.25
     points /= np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-12)
     n = len(points)
-    k = min(n_neighbors, max(n - 1, 0))
-    similarities, indices = (
-        _search(np.ascontiguousarray(points), k + 1) if k else (np.zeros((n, 1)), np.zeros((n, 1)))
-    )
-    # The image itself is usually first, but an identical image may stand before it.
-    itself = indices == np.arange(n)[:, None]
-    itself[~itself.any(1), -1] = True
-    shape = (n, k)
+    k = max(min(n_neighbors, n - 1), 0)
+    if k == 0 or not points.shape[1]:
+        return _all_alike(spectrum.ids, k)
+    similarities, indices = _search(np.ascontiguousarray(points), k + 1)
+    others = _others(indices).reshape(n, k)
     return Neighbors(
         ids=spectrum.ids,
-        indices=indices[~itself].reshape(shape).astype(np.int64),
-        similarities=similarities[~itself].reshape(shape).astype(np.float32),
+        indices=np.take_along_axis(indices, others, axis=1).astype(np.int64),
+        similarities=np.take_along_axis(similarities, others, axis=1).astype(np.float32),
     )
+
+
+def _all_alike(ids: pd.Index, k: int) -> Neighbors:
+    """Neighbours where nothing tells the images apart: the next ones, as similar as can be."""
+    n = len(ids)
+    following = np.arange(n, dtype=np.int64)[:, None] + np.arange(1, k + 1)
+    return Neighbors(ids=ids, indices=following % max(n, 1), similarities=np.ones((n, k), dtype=np.float32))
+
+
+def _others(indices: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """(n, k + 1) neighbours -> (n, k) columns without the image itself.
+
+    It is usually first, but an identical image may stand before it, or so many that it isn't there: the last goes then.
+    """
+    n, columns = indices.shape
+    itself = indices == np.arange(n)[:, None]
+    left_out = np.where(itself.any(1), itself.argmax(1), columns - 1)
+    kept: np.ndarray[Any, np.dtype[np.int64]] = np.arange(columns - 1, dtype=np.int64)[None].repeat(n, axis=0)
+    kept += kept >= left_out[:, None]
+    return kept
 
 
 def _search(points: Floats, k: int) -> tuple[Floats, np.ndarray[Any, np.dtype[np.int64]]]:
