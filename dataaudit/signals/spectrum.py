@@ -121,7 +121,8 @@ def _all_alike(ids: pd.Index, k: int) -> Neighbors:
 def _others(indices: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.int64]]:
     """(n, k + 1) neighbours -> (n, k) columns without the image itself.
 
-    It is usually first, but an identical image may stand before it, or so many that it isn't there: the last goes then.
+    It is usually first, but an identical image may stand before it, or so many that it isn't there: the last
+    goes then.
     """
     n, columns = indices.shape
     itself = indices == np.arange(n)[:, None]

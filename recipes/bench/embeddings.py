@@ -21,7 +21,7 @@ from fiftyone.utils.torch import TorchImageModel, TorchImageModelConfig
 from PIL import Image
 
 from dataaudit.signals.backbones import backbone_named, embedder
-from dataaudit.signals.lite0 import load_lite0
+from dataaudit.signals.networks.lite0 import load_lite0
 from dataaudit.sweep import sweep
 
 BATCH = 32

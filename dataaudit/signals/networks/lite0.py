@@ -16,8 +16,15 @@ from dataaudit.errors import MissingDependencyError
 __all__ = ["Lite0", "load_lite0"]
 
 # expansion, channels, repeats, stride, kernel
-_STAGES = ((1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5), (6, 192, 4, 2, 5),
-           (6, 320, 1, 1, 3))  # fmt: skip
+_STAGES = (
+    (1, 16, 1, 1, 3),
+    (6, 24, 2, 2, 3),
+    (6, 40, 2, 2, 5),
+    (6, 80, 3, 2, 3),
+    (6, 112, 3, 1, 5),
+    (6, 192, 4, 2, 5),
+    (6, 320, 1, 1, 3),
+)
 _POOLED_STAGES = (4, 6)
 
 
@@ -49,7 +56,8 @@ class _Block(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(b, inputs, h, w) -> (b, outputs, h / stride, w / stride)."""
-        return x + self.layers(x) if self.residual else self.layers(x)
+        result: torch.Tensor = self.layers(x)
+        return x + result if self.residual else result
 
 
 class Lite0(nn.Module):

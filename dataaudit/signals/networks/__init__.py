@@ -1,0 +1,1 @@
+"""Networks as torch modules; a package of their own, so that looking for signals doesn't import torch."""
