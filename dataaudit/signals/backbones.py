@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import os
 import threading
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from dataaudit.errors import InputError, MissingDependencyError, nearest
+from dataaudit.errors import DataAuditError, InputError, MissingDependencyError, nearest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -161,10 +162,11 @@ class _Runtime:
         if on_cpu and self._backbone.portable:
             try:
                 self._compiled = _compile_openvino(self._backbone, batch)
-            except MissingDependencyError:
+            except DataAuditError:
                 raise
-            except (ImportError, RuntimeError):
-                # No OpenVINO, or a layer that it can't convert: torch runs it, if more slowly.
+            except Exception:
+                # No OpenVINO, or a layer that it can't convert, for which it raises what it runs into: torch
+                # runs the network then, if more slowly.
                 pass
             else:
                 return self._infer_openvino
@@ -249,7 +251,9 @@ def _convert(backbone: Backbone, batch: np.ndarray[Any, Any]) -> Any:
 
     # The front end itself, since openvino.convert_model reports its use over the network.
     frontend = FrontEndManager().load_by_framework("pytorch")
-    with torch.inference_mode():
+    with torch.inference_mode(), warnings.catch_warnings():
+        # The front end traces, which torch calls deprecated.
+        warnings.simplefilter("ignore")
         decoder = TorchScriptPythonDecoder(backbone.build(), example_input=torch.from_numpy(batch[:1]))
     model = frontend.convert(frontend.load(decoder))
     model.reshape(PartialShape([-1, *batch.shape[1:]]))
