@@ -55,7 +55,7 @@ def assign(name: str, field: str, new: Mapping[str, str | None]) -> None:
     import fiftyone
 
     dataset = _dataset(name)
-    ids, present = dataset.values(["id", field])
+    ids, present = dataset.select(list(new)).values(["id", f"{field}.label"])
     empty = {each for each, label in zip(ids, present, strict=True) if label is None}
     named = {each: label for each, label in new.items() if label is not None}
     whole: dict[str, Any] = {

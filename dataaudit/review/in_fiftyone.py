@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -43,21 +44,22 @@ def push(report: Report, *, dataset: fo.Dataset | None = None) -> fo.Dataset:
         if source is None:
             raise InputError("These tables were made by hand.", fix="Give the FiftyOne dataset to write to.")
         dataset = tables.write(report.tables)
-    clean(dataset)
     ids = _ids(dataset, report)
-    made: dict[str, list[str]] = {"fields": [], "views": [], "tags": []}
+    fields: dict[str, tuple[Any, dict[str, Any]]] = {}
+    tags: dict[str, set[str]] = {}
+    views: dict[str, tuple[str, str]] = {}
     for code, outcome in report.outcomes.items():
         found = [item for item in report.items if item.code == code and item.sample_id in ids.index]
-        level = registry.checks()[code].level if code in registry.checks() else "image"
-        if level in ("image", "object"):
-            _write_fields(dataset, code, outcome, found, ids, report, made, fiftyone)
+        known = registry.checks().get(code)
+        if known is None or known.level in ("image", "object"):
+            fields |= _fields_of(code, outcome, found, ids, report, fiftyone)
         if found:
-            name = f"{code} {registry.checks()[code].name}" if code in registry.checks() else code
-            dataset.select([ids[item.sample_id] for item in found]).tag_samples(code)
-            made["tags"].append(code)
-            view = dataset.match_tags(code).sort_by(f"{code}_score")
-            dataset.save_view(name, view, description=registry.checks()[code].summary, overwrite=True)
-            made["views"].append(name)
+            tags[code] = {ids[item.sample_id] for item in found}
+            views[f"{code} {known.name}" if known else code] = (code, known.summary if known else "")
+    made = dataset.info.get(_KEY, {}).get("made", {"fields": [], "views": [], "tags": []})
+    _write_fields(dataset, fields, made["fields"])
+    _write_tags(dataset, tags, made["tags"])
+    _write_views(dataset, views, made["views"])
     counts = pd.Series([item.code for item in report.items], dtype=str).value_counts().sort_index()
     summary = {
         "digest": report.digest,
@@ -65,6 +67,7 @@ def push(report: Report, *, dataset: fo.Dataset | None = None) -> fo.Dataset:
         "findings": {str(code): int(n) for code, n in counts.items()},
         "skipped": dict(report.skipped),
     }
+    made = {"fields": list(fields), "views": list(views), "tags": list(tags)}
     dataset.info[_KEY] = {**dataset.info.get(_KEY, {}), "report": summary, "made": made}
     dataset.save()
     return dataset
@@ -81,50 +84,79 @@ def _ids(dataset: fo.Dataset, report: Report) -> pd.Series[str]:
     return pd.Series(ids, index=ids)
 
 
-def _write_fields(
-    dataset: fo.Dataset,
-    code: str,
-    outcome: Outcome,
-    found: list[Finding],
-    ids: pd.Series[str],
-    report: Report,
-    made: dict[str, list[str]],
-    fiftyone: Any,
-) -> None:
+def _fields_of(
+    code: str, outcome: Outcome, found: list[Finding], ids: pd.Series[str], report: Report, fiftyone: Any
+) -> dict[str, tuple[Any, dict[str, Any]]]:
+    """Name of each field of a check to its type and its value by FiftyOne's id."""
     samples = report.tables.labels["sample_id"]
     owner = pd.Series(outcome.score.index, index=outcome.score.index)
     owner = owner.map(samples).where(owner.isin(samples.index), owner)
-    worst = outcome.score.groupby(owner).min()
-    _set(dataset, f"{code}_score", worst[worst < 1], ids, made, fiftyone.FloatField)
-    if outcome.probability is not None:
-        chance = outcome.probability.groupby(owner).max()[worst < 1].dropna()
-        _set(dataset, f"{code}_probability", chance, ids, made, fiftyone.FloatField)
+    worst = outcome.score.groupby(owner).min().round(4)
+    fields = {f"{code}_score": (fiftyone.FloatField, _by_id(worst[worst < 1], ids))}
+    chances = pd.Series({item.sample_id: item.probability for item in found}, dtype=float).dropna().round(4)
+    if len(chances):
+        fields[f"{code}_probability"] = (fiftyone.FloatField, _by_id(chances, ids))
     classes = set(report.tables.classes)
-    suggested = {item.sample_id: item for item in found if item.suggested in classes}
-    if suggested:
-        labels = {
-            ids[sample_id]: fiftyone.Classification(label=item.suggested, confidence=item.probability)
-            for sample_id, item in suggested.items()
-        }
-        field = f"{code}_suggested"
-        dataset.add_sample_field(
-            field, fiftyone.EmbeddedDocumentField, embedded_doc_type=fiftyone.Classification
-        )
-        dataset.set_values(field, labels, key_field="id")
-        made["fields"].append(field)
-    if outcome.evidence is not None and "group" in outcome.evidence and len(outcome.evidence):
+    suggested = pd.Series({item.sample_id: item.suggested for item in found}, dtype=object)
+    suggested = suggested[suggested.isin(classes)]
+    if len(suggested):
+        fields[f"{code}_suggested"] = (fiftyone.Classification, _by_id(suggested, ids))
+    if outcome.evidence is not None and "group" in outcome.evidence:
         groups = outcome.evidence["group"].dropna()
-        _set(dataset, f"{code}_group", groups[~groups.index.duplicated()], ids, made, fiftyone.StringField)
+        groups = groups.set_axis(groups.index.map(lambda item: samples.get(item, item)))
+        if len(groups):
+            values = _by_id(groups[~groups.index.duplicated()], ids)
+            fields[f"{code}_group"] = (fiftyone.StringField, values)
+    return {name: field for name, field in fields.items() if field[1]}
 
 
-def _set(
-    dataset: fo.Dataset, field: str, values: pd.Series[Any], ids: pd.Series[str], made: dict[str, list[str]], kind: Any
-) -> None:
+def _by_id(values: pd.Series[Any], ids: pd.Series[str]) -> dict[str, Any]:
     values = values[values.index.isin(ids.index)]
-    if len(values):
-        dataset.add_sample_field(field, kind)
-        dataset.set_values(field, dict(zip(ids[values.index], values.tolist(), strict=True)), key_field="id")
-        made["fields"].append(field)
+    return dict(zip(ids[values.index], values.tolist(), strict=True))
+
+
+def _write_fields(
+    dataset: fo.Dataset, fields: Mapping[str, tuple[Any, Mapping[str, Any]]], before: Sequence[str]
+) -> None:
+    """Set what differs from what is there; fields of an earlier report that are no longer made go."""
+    import fiftyone
+
+    schema = dataset.get_field_schema()
+    stale = [name for name in before if name in schema and name not in fields]
+    if stale:
+        dataset.delete_sample_fields(stale)
+    for name, (kind, wanted) in fields.items():
+        is_label = kind is fiftyone.Classification
+        if name not in schema and is_label:
+            dataset.add_sample_field(name, fiftyone.EmbeddedDocumentField, embedded_doc_type=kind)
+        elif name not in schema:
+            dataset.add_sample_field(name, kind)
+        there = dict(zip(*dataset.values(["id", f"{name}.label" if is_label else name]), strict=True))
+        changed = {key: wanted.get(key) for key, value in there.items() if value != wanted.get(key)}
+        if is_label:
+            changed = {key: value and kind(label=value) for key, value in changed.items()}
+        if changed:
+            dataset.set_values(name, changed, key_field="id")
+
+
+def _write_tags(dataset: fo.Dataset, tags: Mapping[str, set[str]], before: Sequence[str]) -> None:
+    for tag in {*before, *tags}:
+        there = set(dataset.match_tags(tag).values("id"))
+        wanted = tags.get(tag, set())
+        if there - wanted:
+            dataset.select(list(there - wanted)).untag_samples(tag)
+        if wanted - there:
+            dataset.select(list(wanted - there)).tag_samples(tag)
+
+
+def _write_views(dataset: fo.Dataset, views: Mapping[str, tuple[str, str]], before: Sequence[str]) -> None:
+    for name in before:
+        if name not in views and dataset.has_saved_view(name):
+            dataset.delete_saved_view(name)
+    for name, (code, summary) in views.items():
+        view = dataset.match_tags(code).sort_by(f"{code}_score")
+        if not (dataset.has_saved_view(name) and dataset.load_saved_view(name) == view):
+            dataset.save_view(name, view, description=summary, overwrite=True)
 
 
 def clean(dataset: fo.Dataset) -> None:
