@@ -176,17 +176,22 @@ def leave_one_out_ridge(
     cross = (sums - np.outer(per_class, mean)).T
     share = per_class / total
     penalty = n * _best_penalty(components, given, groups, eigenvalues, cross, share)
+    lighter = np.flatnonzero(weights < weights.max())
+    low_rank: np.ndarray[Any, Any] | None = None
     inverse_root: np.ndarray[Any, Any]
-    coefficients: np.ndarray[Any, Any]
-    if uncorrelated and weights.min() == weights.max():
-        inverse_root = 1 / np.sqrt(n * eigenvalues * weights[0] + penalty)
-        coefficients = inverse_root[:, None] ** 2 * cross
+    if uncorrelated and len(lighter) < len(eigenvalues) // 2:
+        inverse_root = 1 / np.sqrt(n * eigenvalues * weights.max() + penalty)
+        lost = components[lighter] * np.sqrt(weights.max() - weights[lighter])[:, None]
+        low_rank = _low_rank(np.vstack([lost, np.sqrt(total) * mean]) * inverse_root)
+        turned = inverse_root[:, None] * cross
+        coefficients = inverse_root[:, None] * (turned + low_rank @ (low_rank.T @ turned))
     else:
         inverse_root = _inverse_root(components, weights, mean, penalty)
         coefficients = inverse_root @ (inverse_root.T @ cross)
     fit = _Fit(
-        mean=mean.astype(np.float32), share=share.astype(np.float32), inverse_root=inverse_root.astype(np.float32),
-        coefficients=coefficients.astype(np.float32), total=total,
+        mean=mean.astype(np.float32), share=share.astype(np.float32), total=total,
+        inverse_root=inverse_root.astype(np.float32), coefficients=coefficients.astype(np.float32),
+        low_rank=None if low_rank is None else low_rank.astype(np.float32),
     )  # fmt: skip
     return _held_out(fit, components, given, groups, weights)
 
@@ -195,15 +200,22 @@ def leave_one_out_ridge(
 class _Fit:
     mean: Floats  # (r,)
     share: Floats  # (k,)
-    inverse_root: Floats  # (r,) or (r, r): times its transpose, the inverse of the penalised covariance
+    inverse_root: (
+        Floats  # (r, r): times its transpose, the inverse of the penalised covariance; or its diagonal
+    )
+    low_rank: (
+        Floats | None
+    )  # (r, m): where it is a diagonal, times its transpose, what the covariance lacks to it
     coefficients: Floats  # (r, k)
     total: float
 
     def leverages(self, rows: Floats) -> Floats:
-        """(m, r) rows whose inner products, plus 1 / total, are the hat matrix before weights."""
+        """Rows whose inner products, plus 1 / total, are the hat matrix before weights."""
         centred = rows - self.mean
-        turned = centred * self.inverse_root if self.inverse_root.ndim == 1 else centred @ self.inverse_root
-        return np.asarray(turned, dtype=np.float32)
+        if self.low_rank is None:
+            return np.asarray(centred @ self.inverse_root, dtype=np.float32)
+        turned = centred * self.inverse_root
+        return np.asarray(np.hstack([turned, turned @ self.low_rank]), dtype=np.float32)
 
     def scores(self, rows: Floats) -> Floats:
         """(m, k) fitted scores."""
@@ -216,6 +228,19 @@ def _class_sums(components: Floats, given: Ints, weights: Floats, n_classes: int
     n = len(given)
     by_class = csr_matrix((weights, (given, np.arange(n))), shape=(n_classes, n))
     return np.asarray(by_class @ components, dtype=np.float64)
+
+
+def _low_rank(lost: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The (r, m) matrix W with (I - V' V)^-1 = I + W W' for the (m, r) matrix V, `lost`; Woodbury's identity.
+
+    The covariance of a weighted fit is that of all images less what the images that count less have lost, and
+    less the mean: with few such images it costs next to nothing to invert.
+    """
+    from scipy.linalg import solve_triangular
+
+    lost = np.asarray(lost, dtype=np.float64)
+    lower = np.linalg.cholesky(np.eye(len(lost)) - lost @ lost.T)
+    return np.asarray(solve_triangular(lower, lost, lower=True).T)
 
 
 def _inverse_root(components: Floats, weights: Floats, mean: np.ndarray[Any, Any], penalty: float) -> Floats:
@@ -299,7 +324,7 @@ def _without_group(fit: _Fit, rows: Floats, given: Ints, weights: Floats) -> Flo
 
 
 def _votes(data: _Data, weights: Floats, *, scale: float = 0.05, smoothing: float = 0.1) -> Floats:
-    """(n, k) float32 shares of the nearest neighbours' votes; the own group and unlabeled images don't vote."""
+    """(n, k) float32 shares of the nearest neighbours' votes, without the own group and unlabeled images."""
     n, k = len(data.given), len(data.classes)
     votes = np.empty((n, k), dtype=np.float32)
     step = max(1, min(_ROWS_AT_A_TIME, _CELLS_AT_A_TIME // k))
