@@ -1,4 +1,4 @@
-"""Settings of a project: ``dataaudit.toml``, or ``[tool.dataaudit]`` in a ``pyproject.toml``, as linters have them."""
+"""Settings of a project: ``dataaudit.toml``, or ``[tool.dataaudit]`` in a ``pyproject.toml``."""
 
 from __future__ import annotations
 
@@ -40,10 +40,16 @@ class Config:
     file: Path | None = None
 
 
-_KINDS: dict[str, type] = {
-    "select": list, "ignore": list, "fail_on": list, "backbone": str, "device": str, "fiftyone": bool, "options": dict,
-    "settings": dict,
-}  # fmt: skip
+_KINDS = {
+    "select": "a list of strings",
+    "ignore": "a list of strings",
+    "fail_on": "a list of strings",
+    "backbone": "a string",
+    "device": "a string",
+    "fiftyone": "true or false",
+    "options": "a table of strings",
+    "settings": "a table of tables",
+}
 
 
 def find(path: str | Path) -> Config:
@@ -59,10 +65,12 @@ def find(path: str | Path) -> Config:
             file = folder / name
             if file.is_file():
                 table = _read(file)
+                found: Any = table
                 if name == "pyproject.toml":
-                    table = table.get("tool", {}).get("dataaudit")
-                if table is not None:
-                    return _config(table, file)
+                    tool = table.get("tool")
+                    found = tool.get("dataaudit") if isinstance(tool, dict) else None
+                if found is not None:
+                    return _config(found, file)
     return Config()
 
 
@@ -77,16 +85,29 @@ def _read(file: Path) -> dict[str, Any]:
         raise InputError(f"This is not valid TOML: {error}.", where=file) from error
 
 
-def _config(table: Mapping[str, Any], file: Path) -> Config:
+def _config(table: Any, file: Path) -> Config:
+    if not isinstance(table, dict):
+        raise InputError(f"[tool.dataaudit] is {table!r}; expected a table.", where=file)
     values: dict[str, Any] = {}
     for key, value in table.items():
         name = key.replace("-", "_")
         if name not in _KINDS:
             known = [each.name.replace("_", "-") for each in fields(Config) if each.name != "file"]
             raise InputError(f"There is no setting {key!r}. {nearest(key, known)}", where=file)
-        if isinstance(value, str) and _KINDS[name] is list:
+        if isinstance(value, str) and _KINDS[name] == "a list of strings":
             value = [value]
-        if not isinstance(value, _KINDS[name]):
-            raise InputError(f"{key} = {value!r}: expected a {_KINDS[name].__name__}.", where=file)
+        if not _fits(value, _KINDS[name]):
+            raise InputError(f"{key} = {value!r}: expected {_KINDS[name]}.", where=file)
         values[name] = tuple(value) if isinstance(value, list) else value
     return Config(**values, file=file)
+
+
+def _fits(value: Any, kind: str) -> bool:
+    if kind == "a string":
+        return isinstance(value, str)
+    if kind == "true or false":
+        return isinstance(value, bool)
+    if kind == "a list of strings":
+        return isinstance(value, list) and all(isinstance(each, str) for each in value)
+    inner = str if kind == "a table of strings" else dict
+    return isinstance(value, dict) and all(isinstance(each, inner) for each in value.values())

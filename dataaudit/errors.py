@@ -59,6 +59,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
     "Did you mean 'label'? There are: label, split."
     """
     known = sorted(names)
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"Did you mean '{close[0]}'? " if close else ""
+    by_small_letters = {each.casefold(): each for each in known}
+    close = difflib.get_close_matches(name.casefold(), by_small_letters, n=1)
+    hint = f"Did you mean '{by_small_letters[close[0]]}'? " if close else ""
     return f"{hint}There are: {', '.join(known) or 'none'}."

@@ -21,7 +21,7 @@ def bar(
     if not shown:
         yield None
         return
-    from tqdm import tqdm
+    from tqdm import tqdm  # type: ignore[import-untyped]
 
     interval = 0.1 if sys.stderr.isatty() else 30.0
     with tqdm(

@@ -75,9 +75,16 @@ def check(code: str, *, level: Level) -> Callable[[Function], Function]:
         if code in _checks and _checks[code].run.__qualname__ != function.__qualname__:
             raise InputError(f"{code} is both {_checks[code].name} and {function.__name__}.")
         _checks[code] = Check(
-            code=code, name=function.__name__, level=level, needs=needs, optional=optional, settings=settings, run=function,
-            summary=text.splitlines()[0], explain=text,
-        )  # fmt: skip
+            code=code,
+            name=function.__name__,
+            level=level,
+            needs=needs,
+            optional=optional,
+            settings=settings,
+            run=function,
+            summary=text.splitlines()[0],
+            explain=text,
+        )
         return function
 
     return declare
@@ -112,13 +119,14 @@ def select(select: Iterable[str] = (), ignore: Iterable[str] = ()) -> tuple[Chec
 
     Args:
         select: codes or prefixes, such as ``LBL`` or ``DUP001``; empty selects every check.
-        ignore: codes or prefixes to leave out; the longer prefix wins over `select`, as in other linters.
+        ignore: codes or prefixes to leave out; a longer prefix in `select` wins, as in other linters.
 
     Raises:
         InputError: a prefix that no check's code begins with.
     """
     known = checks()
-    chosen, left_out = tuple(select), tuple(ignore)
+    chosen = (select,) if isinstance(select, str) else tuple(select)
+    left_out = (ignore,) if isinstance(ignore, str) else tuple(ignore)
     for prefix in (*chosen, *left_out):
         if not prefix or not any(code.startswith(prefix) for code in known):
             raise InputError(f"No check's code begins with {prefix!r}. {nearest(prefix, known)}")
@@ -130,7 +138,7 @@ def select(select: Iterable[str] = (), ignore: Iterable[str] = ()) -> tuple[Chec
         found
         for code, found in known.items()
         if (not chosen or longest(code, chosen))
-        and longest(code, left_out) <= longest(code, chosen) * bool(chosen)
+        and (not longest(code, left_out) or longest(code, left_out) < longest(code, chosen))
     )
 
 
@@ -167,12 +175,25 @@ def _discover() -> None:
         for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
             importlib.import_module(module.name)
     provided = {*INPUTS, *SWEPT, *_signals, *(field.name for field in dataclasses.fields(Tables))}
-    for found in (*_checks.values(), *_signals.values()):
+    declared: list[Check | Signal] = [*_checks.values(), *_signals.values()]
+    for found in declared:
         for need in found.needs:
             if need not in provided:
                 raise InputError(
                     f"{found.name} needs {need!r}, which nothing provides. {nearest(need, provided)}"
                 )
+    for name in _signals:
+        _refuse_circles((name,))
+
+
+def _refuse_circles(names: tuple[str, ...]) -> None:
+    """Raise where the last of `names`, each needed by the one before, needs one of them."""
+    for need in _signals[names[-1]].needs:
+        if need in names:
+            circle = (*names[names.index(need) :], need)
+            raise InputError(f"{need} needs itself: {', '.join(circle)}.")
+        if need in _signals:
+            _refuse_circles((*names, need))
 
 
 def _parameters(function: Callable[..., Any]) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, Any]]:

@@ -67,6 +67,7 @@ class Source:
         path: what was loaded: the folder, the manifest file, or the name of the FiftyOne dataset.
         anchor: folder that holds ``.dataaudit``, and ``.git`` and ``.dvc`` when they are made.
         options: settings of the format, such as the name of the label column or field.
+        dataset: name of the FiftyOne dataset that the tables were read from; None for those read from files.
     """
 
     format: str
@@ -74,6 +75,7 @@ class Source:
     path: str
     anchor: Path
     options: Mapping[str, str] = field(default_factory=dict)
+    dataset: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +206,14 @@ class Outcome:
             np.nanmin(values) >= 0 and np.nanmax(values) <= 1 and not np.isnan(values).any()
         ):
             raise InputError(f"Outcome.score reaches from {values.min()} to {values.max()}; expected [0, 1].")
+        if self.probability is not None:
+            if not self.probability.index.equals(self.score.index):
+                raise InputError("Outcome.probability needs the same index as Outcome.score.")
+            lowest, highest = self.probability.min(), self.probability.max()
+            if lowest < 0 or highest > 1:
+                raise InputError(
+                    f"Outcome.probability reaches from {lowest} to {highest}; expected [0, 1], or NaN."
+                )
         if self.evidence is not None:
             missing = self.flagged.index[self.flagged.to_numpy(dtype=bool)].difference(self.evidence.index)
             if len(missing):
@@ -308,6 +318,7 @@ class Report:
         skipped: code to the reason why the check didn't run.
         timings: seconds by step.
         tables: the tables that were audited, with sizes and digests filled in.
+        n_decoded: how many images were decoded; the others were known from an earlier audit.
     """
 
     digest: str
@@ -317,6 +328,7 @@ class Report:
     skipped: Mapping[str, str]
     timings: Mapping[str, float]
     tables: Tables
+    n_decoded: int = 0
 
     @property
     def findings(self) -> pd.DataFrame:

@@ -18,19 +18,31 @@ def tables_of(
     """Tables made by hand: one label an image, the path as both ids."""
     ids = pd.Index(list(files))
     images = pd.DataFrame(
-        {"filepath": [str(root / file) for file in files], "width": None, "height": None,
-         "split": pd.Series(list(splits) if splits else [None] * len(files), dtype=object).to_numpy(), "digest": None},
-        index=ids, dtype=object,
-    )  # fmt: skip
+        {
+            "filepath": [str(root / file) for file in files],
+            "width": None,
+            "height": None,
+            "split": pd.Series(list(splits) if splits else [None] * len(files), dtype=object).to_numpy(),
+            "digest": None,
+        },
+        index=ids,
+        dtype=object,
+    )
     labels = pd.DataFrame(
-        {"sample_id": ids, "name": list(names), "geometry": None, "locator": [Locator(file=file) for file in files]},
-        index=ids, dtype=object,
-    )  # fmt: skip
+        {
+            "sample_id": ids,
+            "name": list(names),
+            "geometry": None,
+            "locator": [Locator(file=file) for file in files],
+        },
+        index=ids,
+        dtype=object,
+    )
     return Tables(images=images, labels=labels, classes=tuple(sorted({name for name in names if name})))
 
 
 def write_digits(root: Path, n: int, *, offset: int = 0, scale: int = 4) -> tuple[list[str], np.ndarray]:
-    """Write scikit-learn's digits as PNG files named <class>/<number>.png; return the names and the (n, 64) pixels."""
+    """Write scikit-learn's digits as <class>/<number>.png; return the names and the (n, 64) pixels."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()

@@ -97,8 +97,17 @@ def test_16_bit_grey_is_scaled_to_8_bits() -> None:
 
 
 def test_big_endian_16_bit_tiff_is_scaled_to_8_bits() -> None:
-    entries = [(256, 3, 2), (257, 3, 1), (258, 3, 16), (259, 3, 1), (262, 3, 1), (273, 4, 200), (277, 3, 1),
-               (278, 3, 1), (279, 4, 4)]  # fmt: skip
+    entries = [
+        (256, 3, 2),
+        (257, 3, 1),
+        (258, 3, 16),
+        (259, 3, 1),
+        (262, 3, 1),
+        (273, 4, 200),
+        (277, 3, 1),
+        (278, 3, 1),
+        (279, 4, 4),
+    ]
     table = b"".join(
         struct.pack(">HHI", tag, kind, 1)
         + (struct.pack(">HH", value, 0) if kind == 3 else struct.pack(">I", value))
@@ -181,9 +190,15 @@ def test_the_first_frame_of_an_animation_counts() -> None:
 def test_exif_orientation_is_undone(kind: str, orientation: int) -> None:
     # How a camera stores the upright picture, as rows and columns, for each orientation.
     stored = {
-        1: ARRAY, 2: ARRAY[:, ::-1], 3: ARRAY[::-1, ::-1], 4: ARRAY[::-1], 5: ARRAY.transpose(1, 0, 2),
-        6: ARRAY.transpose(1, 0, 2)[::-1], 7: ARRAY.transpose(1, 0, 2)[::-1, ::-1], 8: ARRAY.transpose(1, 0, 2)[:, ::-1],
-    }[orientation]  # fmt: skip
+        1: ARRAY,
+        2: ARRAY[:, ::-1],
+        3: ARRAY[::-1, ::-1],
+        4: ARRAY[::-1],
+        5: ARRAY.transpose(1, 0, 2),
+        6: ARRAY.transpose(1, 0, 2)[::-1],
+        7: ARRAY.transpose(1, 0, 2)[::-1, ::-1],
+        8: ARRAY.transpose(1, 0, 2)[:, ::-1],
+    }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
     decoded = decode(encoded(Image.fromarray(np.ascontiguousarray(stored)), kind, exif=exif), size=224)

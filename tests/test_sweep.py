@@ -25,8 +25,12 @@ def embedder_of(counts: list[int] | None = None) -> Embedder:
             counts.append(len(batch))
         return batch.reshape(len(batch), -1).astype(np.float32)
 
-    return Embedder(name="pixels", size=8, preprocess=lambda image: np.asarray(image.convert("L").resize((8, 8))),
-                    embed=embed)  # fmt: skip
+    return Embedder(
+        name="pixels",
+        size=8,
+        preprocess=lambda image: np.asarray(image.convert("L").resize((8, 8))),
+        embed=embed,
+    )
 
 
 def settle(*files: Path) -> None:
@@ -266,14 +270,20 @@ def test_a_photo_above_pillows_own_limit_decodes_without_a_warning(
 
 
 def test_two_processes_at_once_leave_a_good_cache(paths: pd.Series, tmp_path: Path) -> None:
-    script = (
-        "import sys, numpy as np, pandas as pd\n"
-        "from dataaudit.sweep import Embedder, sweep\n"
-        "paths = pd.Series(sys.argv[2:])\n"
-        "embedder = Embedder(name='pixels', size=8, preprocess=lambda i: np.asarray(i.convert('L').resize((8, 8))),\n"
-        "                    embed=lambda b: b.reshape(len(b), -1).astype('f4'))\n"
-        "assert len(sweep(paths, embedder=embedder, cache=__import__('pathlib').Path(sys.argv[1])).embeddings) == 100\n"
-    )
+    script = """
+import sys
+from pathlib import Path
+import numpy as np
+import pandas as pd
+from dataaudit.sweep import Embedder, sweep
+embedder = Embedder(
+    name="pixels",
+    size=8,
+    preprocess=lambda image: np.asarray(image.convert("L").resize((8, 8))),
+    embed=lambda batch: batch.reshape(len(batch), -1).astype("f4"),
+)
+assert len(sweep(pd.Series(sys.argv[2:]), embedder=embedder, cache=Path(sys.argv[1])).embeddings) == 100
+"""
     command = [sys.executable, "-c", script, str(tmp_path / "cache"), *paths]
     running = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
     assert [(process.communicate()[1], process.returncode) for process in running] == [(b"", 0)] * 2

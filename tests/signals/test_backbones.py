@@ -146,7 +146,7 @@ def test_an_unknown_backbone_names_the_nearest(name: str, message: str) -> None:
 
 def test_an_unknown_timm_model_names_the_nearest() -> None:
     pytest.importorskip("timm")
-    with pytest.raises(InputError, match="timm has no model 'resnt50'. Did you mean 'resne"):
+    with pytest.raises(InputError, match=r"timm has no model 'resnt50'. Did you mean 'resne"):
         backbone_named("timm:resnt50")
 
 
