@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dataaudit.checks.groups import Groups, locator_of
+from dataaudit.checks.groups import Groups, class_of, locator_of, rows_of
 from dataaudit.registry import check
 from dataaudit.types import Fix, Outcome
 
@@ -21,18 +21,17 @@ def exact_duplicate(images: pd.DataFrame, labels: pd.DataFrame, image_errors: pd
     Scoring: 0 for a file whose bytes are those of another image that is kept, 1 for all others. Files that
     can't be decoded are not compared.
 
-    Flagged: every copy but the one to keep: of a test split rather than of a training split, with the label
-    that most copies have, with the shorter path.
+    Flagged: within each split, every copy but the one to keep: with the label that most copies have, with the
+    shorter path. Copies in several splits are `SPL001`'s.
 
-    Fix: merge into the kept image, where split and label are the same. Copies with other labels are
-    `LBL002`'s, copies in other splits `SPL001`'s.
+    Fix: merge into the kept image, where the label is the same. Copies with other labels are `LBL002`'s.
     """
     known = images["digest"].dropna()
     known = known[~known.index.isin(image_errors.index)]
     groups = Groups.of(_within_splits(known, images), labels, images)
     score = pd.Series(1.0, index=images.index)
-    return _outcome("DUP001", groups, score, {member: 0.0 for _, members in groups.several() for member in members.index[1:]},
-                    "The same bytes as {kept}.")  # fmt: skip
+    copies = {str(member): 0.0 for _, members in groups.several() for member in members.index[1:]}
+    return _outcome("DUP001", groups, score, copies, "The same bytes as {kept}.")
 
 
 @check("DUP002", level="image")
@@ -79,22 +78,26 @@ def _outcome(
     code: str, groups: Groups, score: pd.Series[float], scores: dict[str, float], message: str
 ) -> Outcome:
     rows: list[tuple[Any, ...]] = []
-    fixes = {}
+    fixes: dict[str, Fix] = {}
     for number, members in groups.several():
-        kept = members.index[0]
+        kept = str(members.index[0])
         if not any(member in scores for member in members.index):
             continue
         rows.append((kept, "To keep.", None, f"{code}-{number}"))
         first = members.iloc[0]
-        for member in members.itertuples():
+        for member in rows_of(members):
             if member.Index not in scores:
                 continue
             rows.append((member.Index, message.format(kept=kept), kept, f"{code}-{number}"))
             if _same(member.name, first["name"]):
                 fixes[member.Index] = Fix(
-                    op="merge", sample_id=member.Index, label_id=member.label_id, new=kept,
-                    locator=locator_of(member.locator, member.Index), old=None if pd.isna(member.name) else member.name,
-                )  # fmt: skip
+                    op="merge",
+                    sample_id=member.Index,
+                    label_id=member.label_id,
+                    locator=locator_of(member.locator, member.Index),
+                    old=class_of(member.name),
+                    new=kept,
+                )
     found = pd.Series(scores, dtype=float)
     score = score.copy()
     score[found.index] = found
