@@ -1,1 +1,1 @@
-"""The checks: one file a family, one function a defect. Adding a function here is all it takes; owns cleanlab."""
+"""The checks: one file a family, one function a defect; a new function is all it takes. Owns cleanlab."""

@@ -10,7 +10,7 @@ import pandas as pd
 
 from dataaudit.types import Locator
 
-__all__ = ["Groups", "locator_of", "split_rank"]
+__all__ = ["Groups", "class_of", "locator_of", "rows_of", "split_rank"]
 
 _RANKS = {"test": 0, "testing": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "train": 2, "training": 2}
 
@@ -28,6 +28,16 @@ def split_rank(split: str | None) -> int:
 def locator_of(locator: Any, sample_id: str) -> Locator:
     """The locator of a label, or that of a file that is its own label, for tables made by hand."""
     return locator if isinstance(locator, Locator) else Locator(file=sample_id)
+
+
+def class_of(name: Any) -> str | None:
+    """The class that a cell of a table holds, None for an unlabeled image."""
+    return None if pd.isna(name) else str(name)
+
+
+def rows_of(members: pd.DataFrame) -> Iterator[Any]:
+    """The rows of `Groups.members`, the sample id as ``Index``."""
+    return iter(members.itertuples())
 
 
 @dataclass(frozen=True, kw_only=True)

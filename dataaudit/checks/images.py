@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from dataaudit.checks.groups import locator_of
+from dataaudit.checks.groups import class_of, locator_of
 from dataaudit.registry import check
 from dataaudit.types import Fix, Outcome
 
@@ -24,15 +24,17 @@ def undecodable_image(images: pd.DataFrame, labels: pd.DataFrame, image_errors: 
     failed = images.index.isin(image_errors.index)
     score = pd.Series(1.0, index=images.index).where(~failed, 0.0)
     first = labels.reset_index(names="label_id").drop_duplicates("sample_id").set_index("sample_id")
-    fixes = {}
-    for sample_id in images.index[failed]:
-        known = sample_id in first.index
-        name = first.at[sample_id, "name"] if known else None
+    fixes: dict[str, Fix] = {}
+    for sample_id in map(str, images.index[failed]):
+        label = first.loc[sample_id].to_dict() if sample_id in first.index else {}
         fixes[sample_id] = Fix(
-            op="drop", sample_id=sample_id, label_id=first.at[sample_id, "label_id"] if known else sample_id, new=None,
-            locator=locator_of(first.at[sample_id, "locator"] if known else None, sample_id),
-            old=None if pd.isna(name) else str(name),
-        )  # fmt: skip
+            op="drop",
+            sample_id=sample_id,
+            label_id=str(label.get("label_id", sample_id)),
+            locator=locator_of(label.get("locator"), sample_id),
+            old=class_of(label.get("name")),
+            new=None,
+        )
     reasons = image_errors.loc[images.index[failed]]
     evidence = pd.DataFrame(
         {"message": [f"{reason[0].upper()}{reason[1:]}." for reason in reasons]}, index=reasons.index

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from dataaudit.checks.groups import Groups, locator_of
+from dataaudit.errors import Unavailable
 from dataaudit.registry import check
 from dataaudit.types import Fix, Outcome
 
@@ -41,11 +42,12 @@ def label_error(
     JAIR 2021; Patrini et al., "Making Deep Neural Networks Robust to Label Noise: A Loss Correction
     Approach", CVPR 2017, for the correction.
     """
-    ids = pred_probs.index
-    named = labels.drop_duplicates("sample_id").set_index("sample_id").loc[ids]
-    label_ids = _label_ids(labels, ids)
-    classes = np.array(pred_probs.columns, dtype=object)
-    given = pd.Index(classes).get_indexer(pd.Index(named["name"])).astype(np.int64)
+    if pred_probs.shape[1] < 2:
+        raise Unavailable("pred_probs has one class; it needs two at least")
+    named = labels.dropna(subset="name").reset_index(names="label_id").drop_duplicates("sample_id")
+    named = named.set_index("sample_id").loc[pred_probs.index]
+    label_ids = pd.Index(named["label_id"].to_numpy())
+    given = pred_probs.columns.get_indexer(pd.Index(named["name"])).astype(np.int64)
     values = pred_probs.to_numpy(dtype=np.float32)
     wrong, suggested = error_probabilities(values, given)
     score = values[np.arange(len(given)), given]
@@ -53,27 +55,7 @@ def label_error(
     if max_findings:
         keep = np.argsort(score, kind="stable")
         flagged &= np.isin(np.arange(len(flagged)), keep[flagged[keep]][:max_findings])
-    rows = np.flatnonzero(flagged)
-    evidence = pd.DataFrame(
-        {
-            "message": [
-                f"The baseline gives {classes[given[i]]!r} {score[i]:.1%} and {classes[suggested[i]]!r} "
-                f"{values[i, suggested[i]]:.0%}."
-                for i in rows
-            ],
-            "suggested": classes[suggested[rows]],
-            "given_probability": score[rows],
-            "suggested_probability": values[rows, suggested[rows]],
-        },
-        index=label_ids[rows],
-    )
-    fixes = {
-        label_ids[i]: Fix(
-            op="relabel", sample_id=ids[i], label_id=label_ids[i], locator=locator_of(named["locator"].iloc[i], ids[i]),
-            old=str(classes[given[i]]), new=str(classes[suggested[i]]),
-        )
-        for i in rows
-    }  # fmt: skip
+    evidence, fixes = _relabels(named, pred_probs, suggested, np.flatnonzero(flagged))
     return Outcome(
         score=pd.Series(np.clip(score, 0, 1).astype(float), index=label_ids),
         flagged=pd.Series(flagged, index=label_ids),
@@ -81,6 +63,29 @@ def label_error(
         evidence=evidence,
         fixes=fixes,
     )
+
+
+def _relabels(
+    named: pd.DataFrame, pred_probs: pd.DataFrame, suggested: Ints, rows: Ints
+) -> tuple[pd.DataFrame, dict[str, Fix]]:
+    """Evidence and fixes for some rows of `named`, which has a label for each row of `pred_probs`."""
+    evidence: dict[str, tuple[str, str, float, float]] = {}
+    fixes: dict[str, Fix] = {}
+    values = pred_probs.to_numpy()
+    for row in map(int, rows):
+        label = named.iloc[row]
+        sample_id, label_id, given = str(named.index[row]), str(label["label_id"]), str(label["name"])
+        best = str(pred_probs.columns[suggested[row]])
+        own = float(values[row, pred_probs.columns.get_loc(label["name"])])
+        other = float(values[row, suggested[row]])
+        message = f"The baseline gives {given!r} {own:.1%} and {best!r} {other:.0%}."
+        evidence[label_id] = (message, best, own, other)
+        locator = locator_of(label["locator"], sample_id)
+        fixes[label_id] = Fix(
+            op="relabel", sample_id=sample_id, label_id=label_id, locator=locator, old=given, new=best
+        )
+    columns = ["message", "suggested", "given_probability", "suggested_probability"]
+    return pd.DataFrame.from_dict(evidence, orient="index", columns=columns), fixes
 
 
 @check("LBL002", level="object")
@@ -104,32 +109,26 @@ def label_groups_disagree(
     first = labels.drop_duplicates("sample_id")
     score = pd.Series(1.0, index=first.index)
     label_of = pd.Series(first.index, index=first["sample_id"])
-    rows, fixes = [], {}
+    rows: list[tuple[str, str, str, str]] = []
+    fixes: dict[str, Fix] = {}
     for number, members in groups.several():
         names = members["name"].dropna()
         if names.nunique() < 2:
             continue
         chances = _group_chances(names, pred_probs)
         best = str(chances.index[0])
-        for sample_id, name in names.items():
-            label_id = label_of[sample_id]
-            score[label_id] = (
-                chances[name] / (chances[name] + chances[best]) if name != best else chances[best]
-            )
-            counts = ", ".join(f"{n} x {other!r}" for other, n in names.value_counts().items())
-            rows.append(
-                (
-                    label_id,
-                    f"Images that show the same picture are labeled {counts}.",
-                    best,
-                    f"LBL002-{number}",
-                )
-            )
+        counts = ", ".join(f"{n} x {other!r}" for other, n in names.value_counts().items())
+        message = f"Images that show the same picture are labeled {counts}."
+        for sample_id, name in zip(map(str, names.index), names, strict=True):
+            label_id = str(label_of[sample_id])
+            right = chances[name] if name == best else chances[name] / (chances[name] + chances[best])
+            score[label_id] = right
+            rows.append((label_id, message, best, f"LBL002-{number}"))
             if name != best:
+                locator = locator_of(first.at[label_id, "locator"], sample_id)
                 fixes[label_id] = Fix(
-                    op="relabel", sample_id=sample_id, label_id=label_id, old=name, new=best,
-                    locator=locator_of(first.at[label_id, "locator"], sample_id),
-                )  # fmt: skip
+                    op="relabel", sample_id=sample_id, label_id=label_id, locator=locator, old=name, new=best
+                )
     evidence = pd.DataFrame(rows, columns=["label_id", "message", "suggested", "group"]).set_index("label_id")
     flagged = pd.Series(first.index.isin(list(fixes)), index=first.index)
     return Outcome(score=score, flagged=flagged, probability=1 - score, evidence=evidence, fixes=fixes)
@@ -144,13 +143,6 @@ def _group_chances(names: pd.Series[str], pred_probs: pd.DataFrame | None) -> pd
         if len(known):
             chances *= pred_probs.loc[known].reindex(columns=votes.index).fillna(0.0).mean() + 1e-6
     return (chances / chances.sum()).sort_values(ascending=False, kind="stable")
-
-
-def _label_ids(labels: pd.DataFrame, sample_ids: pd.Index) -> pd.Index:
-    first = (
-        labels.reset_index(names="label_id").drop_duplicates("sample_id").set_index("sample_id")["label_id"]
-    )
-    return pd.Index(first.loc[sample_ids].to_numpy())
 
 
 def error_probabilities(
@@ -176,7 +168,7 @@ def error_probabilities(
     """
     from sklearn.isotonic import IsotonicRegression
 
-    n, k = pred_probs.shape
+    n = len(pred_probs)
     rows = np.arange(n) if n <= 100_000 else np.random.default_rng(0).choice(n, 100_000, replace=False)
     noise = _cleanlab_noise(pred_probs, given)
     scores = np.log(np.maximum(pred_probs[rows], 1e-9))
@@ -215,7 +207,7 @@ def _posterior(scores: Floats, given: Ints, sharpness: float, noise: np.ndarray[
     joint = np.exp(np.float32(sharpness) * (scores - scores.max(1, keepdims=True)))
     joint *= noise.T.astype(np.float32)[given]
     joint /= np.maximum(joint.sum(1, keepdims=True), 1e-30)
-    return joint
+    return np.asarray(joint, dtype=np.float32)
 
 
 def _noise(posterior: Floats, given: Ints, strength: float) -> np.ndarray[Any, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from dataaudit.checks.groups import Groups, locator_of, split_rank
+from dataaudit.checks.groups import Groups, class_of, locator_of, rows_of
 from dataaudit.errors import Unavailable
 from dataaudit.registry import check
 from dataaudit.types import Fix, Outcome
@@ -31,35 +31,33 @@ def leaks_between_splits(
     groups = Groups.of(near_duplicates, labels, images)
     score = pd.Series(1.0, index=near_duplicates.index)
     probability = pd.Series(0.0, index=near_duplicates.index)
-    rows, fixes = [], {}
-    for number, members in groups.several():
-        splits = members["split"].dropna()
-        if splits.nunique() < 2:
+    rows: list[tuple[str, str, str | None, str]] = []
+    fixes: dict[str, Fix] = {}
+    for number, everyone in groups.several():
+        members = everyone[everyone["split"].notna()]
+        if members["split"].nunique() < 2:
             continue
-        kept = members.index[0]
-        keep_rank = split_rank(members["split"].iloc[0])
-        for member in members.loc[splits.index].itertuples():
-            stays = split_rank(member.split) == keep_rank and member.split == members["split"].iloc[0]
-            if stays:
+        kept, stays = str(members.index[0]), members["split"].iloc[0]
+        for member in rows_of(members):
+            if member.split == stays:
                 rows.append((member.Index, "To keep.", None, f"SPL001-{number}"))
                 continue
-            same_bytes = (members["digest"] == member.digest) & (members["split"] != member.split)
-            other = same_bytes.index[same_bytes][0] if same_bytes.any() else kept
-            score[member.Index] = 0.0 if same_bytes.any() else 0.1
-            probability[member.Index] = 1.0 if same_bytes.any() else float("nan")
-            how = "The same bytes as" if same_bytes.any() else "Nearly the same picture as"
-            rows.append(
-                (
-                    member.Index,
-                    f"{how} {other} in the split {members.at[other, 'split']!r}.",
-                    other,
-                    f"SPL001-{number}",
-                )
-            )
+            same_bytes = members.index[
+                (members["digest"] == member.digest) & (members["split"] != member.split)
+            ]
+            other, exact = (str(same_bytes[0]), True) if len(same_bytes) else (kept, False)
+            score[member.Index], probability[member.Index] = (0.0, 1.0) if exact else (0.1, float("nan"))
+            how = "The same bytes as" if exact else "Nearly the same picture as"
+            message = f"{how} {other} in the split {members.at[other, 'split']!r}."
+            rows.append((member.Index, message, other, f"SPL001-{number}"))
             fixes[member.Index] = Fix(
-                op="drop", sample_id=member.Index, label_id=member.label_id, new=None,
-                locator=locator_of(member.locator, member.Index), old=None if pd.isna(member.name) else member.name,
-            )  # fmt: skip
+                op="drop",
+                sample_id=member.Index,
+                label_id=member.label_id,
+                locator=locator_of(member.locator, member.Index),
+                old=class_of(member.name),
+                new=None,
+            )
     evidence = pd.DataFrame(rows, columns=["id", "message", "suggested", "group"]).set_index("id")
     flagged = pd.Series(score.index.isin(list(fixes)), index=score.index)
     return Outcome(score=score, flagged=flagged, probability=probability, evidence=evidence, fixes=fixes)
