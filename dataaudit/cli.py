@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -20,23 +21,31 @@ def parser() -> argparse.ArgumentParser:
     commands = root.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _audit(commands.add_parser("audit", help="find wrong, inconsistent and broken annotations", epilog=_EXIT))
     _fix(commands.add_parser("fix", help="correct the files: from a probability or from decisions; undo"))
-    _version(commands.add_parser("version", help="commit, list, diff, compare and check out versions (git + DVC)"))
+    _version(
+        commands.add_parser("version", help="commit, list, diff, compare and check out versions (git + DVC)")
+    )
     rule = commands.add_parser("rule", help="what a check looks for, how it scores, what its fix does")
     rule.add_argument("code", nargs="?", metavar="CODE", help="such as LBL001; all checks when left out")
     rule.add_argument("--format", choices=("text", "markdown"), default="text")
     commands.add_parser("doctor", help="what is installed and working")
     demo = commands.add_parser("demo", help="the whole loop on real images, in about a minute")
-    demo.add_argument("folder", nargs="?", default="dataaudit-demo", metavar="DIR", help="a new folder (%(default)s)")
+    demo.add_argument(
+        "folder", nargs="?", default="dataaudit-demo", metavar="DIR", help="a new folder (%(default)s)"
+    )
     demo.add_argument("--no-fiftyone", action="store_true", help="don't write the findings into FiftyOne")
     return root
 
 
 def _dataset(command: argparse.ArgumentParser) -> None:
-    command.add_argument("path", metavar="DIR", help="folder, manifest (CSV, Parquet) or name of a FiftyOne dataset")
+    command.add_argument(
+        "path", metavar="DIR", help="folder, manifest (CSV, Parquet) or name of a FiftyOne dataset"
+    )
 
 
 def _reading(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--input-format", metavar="NAME", help="format of the dataset, when it isn't to be detected")
+    command.add_argument(
+        "--input-format", metavar="NAME", help="format of the dataset, when it isn't to be detected"
+    )
     command.add_argument("--option", action="append", default=[], metavar="KEY=VALUE",
                          help="option of the format, such as label=species; may be repeated")  # fmt: skip
     command.add_argument("--backbone", metavar="NAME", help="efficientnet_lite0, resnet50, timm:NAME, ...")
@@ -49,13 +58,17 @@ def _audit(command: argparse.ArgumentParser) -> None:
     command.add_argument("--select", metavar="CODES", help="checks to run, such as LBL,DUP001")
     command.add_argument("--ignore", metavar="CODES", help="checks to leave out")
     command.add_argument("--fail-on", action="append", metavar="RULE",
-                         help="gate: 'LBL>1%%', 'DUP001>0', 'any>=10'; may be repeated (default: any>0)")  # fmt: skip
+                         help="gate: 'LBL>1%%', 'DUP001>0', 'any>=10'; repeatable (any>0)")  # fmt: skip
     command.add_argument("--exit-zero", action="store_true", help="exit with 0 whatever is found")
     command.add_argument("--format", choices=("text", "json", "sarif", "junit", "github"), default="text",
                          help="what goes to standard output (%(default)s)")  # fmt: skip
     command.add_argument("--output", metavar="FOLDER", help="where the reports go (.dataaudit/NAME/reports)")
-    command.add_argument("--rev", metavar="VERSION", help="audit this version without touching the working copy")
-    command.add_argument("--pred-probs", metavar="FILE", help="your model's out-of-sample probabilities: .npy, .csv, .parquet")
+    command.add_argument(
+        "--rev", metavar="VERSION", help="audit this version without touching the working copy"
+    )
+    command.add_argument(
+        "--pred-probs", metavar="FILE", help="your model's out-of-sample probabilities: .npy, .csv, .parquet"
+    )
     command.add_argument("--no-fiftyone", action="store_true", help="don't write the findings into FiftyOne")
     command.add_argument("--clean", action="store_true", help="only take the findings out of FiftyOne again")
     _reading(command)
@@ -63,11 +76,17 @@ def _audit(command: argparse.ArgumentParser) -> None:
 
 def _fix(command: argparse.ArgumentParser) -> None:
     _dataset(command)
-    command.add_argument("--min-probability", type=float, metavar="P", help="fix findings that are this probable, 0 to 1")
-    command.add_argument("--decisions", metavar="FILE", help="CSV or JSONL: finding, verdict, label, reviewer, note")
+    command.add_argument(
+        "--min-probability", type=float, metavar="P", help="fix findings that are this probable, 0 to 1"
+    )
+    command.add_argument(
+        "--decisions", metavar="FILE", help="CSV or JSONL: finding, verdict, label, reviewer, note"
+    )
     command.add_argument("--select", metavar="CODES", help="only findings of these checks")
     command.add_argument("--reviewer", metavar="NAME", help="who decided, for the ledger")
-    command.add_argument("--dry-run", action="store_true", help="print the fixes as a diff and change nothing")
+    command.add_argument(
+        "--dry-run", action="store_true", help="print the fixes as a diff and change nothing"
+    )
     command.add_argument("--undo", action="store_true", help="take the latest fixes back, to the same bytes")
     _reading(command)
 
@@ -89,7 +108,9 @@ def _version(command: argparse.ArgumentParser) -> None:
     _dataset(compare)
     compare.add_argument("versions", metavar="VERSION", nargs="+", help="two or more versions")
     compare.add_argument("--format", choices=("text", "json"), default="text")
-    compare.add_argument("--plot", metavar="FILE", help="where the plot goes (.dataaudit/NAME/reports/compare.png)")
+    compare.add_argument(
+        "--plot", metavar="FILE", help="where the plot goes (.dataaudit/NAME/reports/compare.png)"
+    )
     compare.add_argument("--mlflow", action="store_true", help="log to MLflow as well")
     compare.add_argument("--backbone", metavar="NAME")
     compare.add_argument("--device", metavar="NAME")
@@ -97,7 +118,10 @@ def _version(command: argparse.ArgumentParser) -> None:
     _dataset(checkout)
     checkout.add_argument("version", metavar="VERSION")
     checkout.add_argument("--force", action="store_true", help="throw away changes that are in no version")
-    for name, what in (("push", "send versions to a DVC remote"), ("pull", "fetch versions from a DVC remote")):
+    for name, what in (
+        ("push", "send versions to a DVC remote"),
+        ("pull", "fetch versions from a DVC remote"),
+    ):
         remote = commands.add_parser(name, help=what)
         _dataset(remote)
         remote.add_argument("--remote", metavar="NAME", help="the DVC remote (the default one)")
@@ -110,16 +134,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from dataaudit.errors import DataAuditError
 
     try:
-        return commands.run(given)
+        code = commands.run(given)
+        sys.stdout.flush()
+        return code
     except DataAuditError as error:
         print(f"dataaudit: {error}", file=sys.stderr)  # noqa: T201
         return 2
     except KeyboardInterrupt:
         print("dataaudit: stopped. What was read is kept: run it again to go on.", file=sys.stderr)  # noqa: T201
         return 130
-    except BrokenPipeError:
-        sys.stderr.close()
+    except BrokenPipeError:  # such as `dataaudit rule | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        print(f"dataaudit: {error}", file=sys.stderr)  # noqa: T201
+        return 2
 
 
 if __name__ == "__main__":

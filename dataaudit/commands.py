@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import json
+import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataaudit import config, state
-from dataaudit.errors import DataAuditError, InputError
+from dataaudit.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,30 +34,27 @@ def _audit(given: argparse.Namespace) -> int:
     if given.clean:
         return _clean(given)
     settings = config.find(given.path)
-    rules = tuple(given.fail_on or settings.fail_on or ("any>0",))
-    from dataaudit.report import gate, summarize, to_terminal, write
+    from dataaudit.report import check_rules, gate, summarize, to_terminal
 
+    rules = tuple(given.fail_on or settings.fail_on or ("any>0",))
+    check_rules(rules)
     wants_fiftyone = settings.fiftyone and not given.no_fiftyone
-    warm = threading.Thread(target=_warm_fiftyone, daemon=True)
     if wants_fiftyone:
-        warm.start()
+        threading.Thread(target=_warm_fiftyone, daemon=True).start()
     report = _report(given, settings)
-    gate(report, rules)  # a malformed rule fails before anything is written
-    files = _write_reports(report, given, write)
     summary = summarize(report)
+    files = _write_reports(report, summary, given)
     if given.format == "text":
-        _terminal_header(report)
+        _say(_took(report))
         to_terminal(summary, html=files.get("report.html"))
     else:
-        print(_machine(summary, given.format))  # noqa: T201
+        _print(_machine(summary, given.format))
     if wants_fiftyone:
         _say(_push(report))
     breaches = gate(summary, rules)
-    if breaches and not given.exit_zero:
-        for breach in breaches:
-            _say(f"Over the gate: {breach.message}")
-        return 1
-    return 0
+    for breach in breaches:
+        _say(f"Over the gate: {breach.message}")
+    return 1 if breaches and not given.exit_zero else 0
 
 
 def _report(given: argparse.Namespace, settings: config.Config) -> Report:
@@ -65,7 +62,7 @@ def _report(given: argparse.Namespace, settings: config.Config) -> Report:
 
     rev = getattr(given, "rev", None)
     options = {**settings.options, **_options(given.option)}
-    quiet = given.quiet or getattr(given, "format", "text") != "text" and not sys.stderr.isatty()
+    quiet = given.quiet or (getattr(given, "format", "text") != "text" and not sys.stderr.isatty())
     tables = loading.read(given.path, rev=rev, format=given.input_format, options=options)
     probabilities = _pred_probs(given.pred_probs) if getattr(given, "pred_probs", None) else None
     return pipeline.audit(
@@ -108,46 +105,45 @@ def _pred_probs(path: str) -> pd.DataFrame | Any:
             return np.load(file, allow_pickle=False)
         if file.suffix in (".parquet", ".pq"):
             table = pd.read_parquet(file)
-            return (
-                table
-                if table.index.dtype == object or table.index.name
-                else table.set_index(table.columns[0])
-            )
+            has_ids = not isinstance(table.index, pd.RangeIndex)
+            return table if has_ids else table.set_index(table.columns[0])
         if file.suffix == ".csv":
-            return pd.read_csv(file, index_col=0)
-    except (ValueError, OSError) as error:
+            return pd.read_csv(file, index_col=0, dtype={0: str})
+    except (ValueError, OSError, EOFError) as error:
         raise InputError(f"The probabilities can't be read: {error}", where=file) from error
     raise InputError(f"{file.suffix or 'No ending'} is not one of .npy, .csv and .parquet.", where=file)
 
 
-def _write_reports(
-    report: Report, given: argparse.Namespace, write: Callable[..., dict[str, Path]]
-) -> dict[str, Path]:
+def _write_reports(report: Report, summary: Mapping[str, Any], given: argparse.Namespace) -> dict[str, Path]:
+    from dataaudit.report import write
+
     source = report.tables.source
-    if given.output is not None:
-        return write(report, Path(given.output))
-    if source is None or "rev" in source.options:
+    assert source is not None
+    if given.output is None and "rev" in source.options:
         return {}
     state.prepare(source)
-    return write(report, state.reports_dir(source))
+    folder = state.reports_dir(source) if given.output is None else Path(given.output)
+    return write(summary, folder, thumbnails=state.cache_dir(source) / "thumbnails")
 
 
-def _terminal_header(report: Report) -> None:
-    timings = report.timings
-    decoded = int(timings.get("decoded", 0))
-    known = len(report.tables.images) - decoded
-    _say(
-        f"Audited {len(report.tables.images):,} images in {timings['total']:.1f} s ({decoded:,} decoded, {known:,} known)."
-    )
+def _took(report: Report) -> str:
+    n, decoded = len(report.tables.images), report.n_decoded
+    seconds = report.timings["total"]
+    return f"Audited {n:,} images in {seconds:.1f} s ({decoded:,} decoded, {n - decoded:,} known)."
 
 
 def _machine(summary: Mapping[str, Any], format_name: str) -> str:
     from dataaudit import report
 
-    writers: dict[str, Callable[[Mapping[str, Any]], str]] = {
-        "json": report.to_json, "sarif": report.to_sarif, "junit": report.to_junit, "github": report.to_github,
-    }  # fmt: skip
-    return writers[format_name](summary)
+    if format_name == "sarif":
+        return report.to_sarif(summary, base=Path.cwd())
+    if format_name == "github":
+        return report.to_github(summary, base=Path.cwd())
+    return report.to_junit(summary) if format_name == "junit" else report.to_json(summary)
+
+
+def _print(text: str) -> None:
+    print(text, end="" if text.endswith("\n") or not text else "\n")  # noqa: T201
 
 
 def _say(text: str) -> None:
@@ -155,27 +151,39 @@ def _say(text: str) -> None:
 
 
 def _warm_fiftyone() -> None:
-    # The import and the start of the database take seconds, mostly of waiting: beside the audit they cost little.
+    # Import and start of the database take seconds, mostly of waiting: beside the audit they cost little
     from dataaudit.formats._fiftyone import stay_connected
 
     stay_connected()
+
 
 def _push(report: Report) -> str:
     from dataaudit import review, tables
 
     source = report.tables.source
     assert source is not None
-    stamp = state.state_dir(source) / "reports" / "fiftyone.json"
+    stamp = state.pushed_file(source)
     name = tables.dataset_name(source)
-    now = {"dataset": name, "findings": _findings_digest(report)}
-    if "rev" not in source.options and source.root is not None and _read_json(stamp) == now:
-        return f"FiftyOne: nothing changed since dataset {name} was written."
-    dataset = review.push(report)
-    if "rev" not in source.options:
+    database = [os.environ.get(f"FIFTYONE_DATABASE_{each}") for each in ("URI", "DIR", "NAME")]
+    now = {"dataset": name, "database": database, "findings": _findings_digest(report)}
+    keeps_stamp = "rev" not in source.options and source.root is not None
+    if keeps_stamp and _read_json(stamp) == now:
+        return (
+            f"FiftyOne: nothing changed since dataset {name} was written.\n"
+            f"  Open it with: fiftyone app launch {name}"
+        )
+    try:
+        dataset = review.push(report)
+    except MissingDependencyError as error:
+        return f"Not written into FiftyOne: {error}\nTo do without it: --no-fiftyone"
+    if keeps_stamp:
         stamp.parent.mkdir(parents=True, exist_ok=True)
         stamp.write_text(json.dumps(now))
     views = ", ".join(dataset.list_saved_views()) or "none"
-    return f"FiftyOne: dataset {dataset.name}, saved views: {views}.\n  Open it with: fiftyone app launch {dataset.name}"
+    return (
+        f"FiftyOne: dataset {dataset.name}, saved views: {views}.\n"
+        f"  Open it with: fiftyone app launch {dataset.name}"
+    )
 
 
 def _findings_digest(report: Report) -> str:
@@ -195,10 +203,8 @@ def _read_json(file: Path) -> Any:
 def _source(path: str, options: list[str] | None = None, format_name: str | None = None) -> Source:
     from dataaudit import formats
 
-    settings = config.find(path)
-    source = formats.read(
-        path, format=format_name, options={**settings.options, **_options(options or [])}
-    ).source
+    chosen = {**config.find(path).options, **_options(options or [])}
+    source = formats.read(path, format=format_name, options=chosen).source
     assert source is not None
     return source
 
@@ -210,7 +216,7 @@ def _clean(given: argparse.Namespace) -> int:
     source = _source(given.path, given.option, given.input_format)
     name = tables.dataset_name(source)
     fiftyone = connect()
-    (state.reports_dir(source) / "fiftyone.json").unlink(missing_ok=True)
+    state.pushed_file(source).unlink(missing_ok=True)
     if not fiftyone.dataset_exists(name):
         _say(f"There is no FiftyOne dataset {name}; nothing to take away.")
         return 0
@@ -244,9 +250,11 @@ def _fix(given: argparse.Namespace) -> int:
     applied = fix.apply(plan, reviewer=given.reviewer)
     if verdicts:
         decisions.record(plan.source, verdicts)
+    if applied.id is None:
+        _say("No finding is to be fixed; nothing was changed.")
+        return 0
     _say(f"Applied {len(plan):,} fixes. Take them back with: dataaudit fix {given.path} --undo")
-    if applied.id is not None:
-        _say(f"Ledger: {applied.ledger}")
+    _say(f"Ledger: {applied.ledger}")
     return 0
 
 
@@ -267,8 +275,8 @@ def _figures(source: Source, path: str) -> Mapping[str, Any] | None:
 
     settings = config.find(path)
     report = pipeline.audit(
-        path, select=settings.select, ignore=settings.ignore, settings=settings.settings, backbone=settings.backbone,
-        device=settings.device, options=settings.options, format=source.format,
+        path, select=settings.select, ignore=settings.ignore, settings=settings.settings,
+        backbone=settings.backbone, device=settings.device, options=settings.options, format=source.format,
     )  # fmt: skip
     return figures_of(report)
 
@@ -292,7 +300,7 @@ def figures_of(report: Report) -> dict[str, Any]:
 def _version_list(given: argparse.Namespace) -> int:
     from dataaudit import version
 
-    made = version.versions(_source(given.path))
+    made = version.versions(given.path)
     for each in made:
         counts = ", ".join(
             f"{key} {value}" for key, value in each.counts.items() if not isinstance(value, dict)
@@ -300,23 +308,24 @@ def _version_list(given: argparse.Namespace) -> int:
         print(f"{each.name:8} {each.commit[:10]}  {each.date:%Y-%m-%d %H:%M}  {each.message.splitlines()[0]}"  # noqa: T201
               f"{f'  ({counts})' if counts else ''}")  # fmt: skip
     if not made:
-        _say("There are no versions yet. Make one: dataaudit version commit DIR -m MESSAGE")
+        _say("There are no versions yet. Make one: dataaudit version commit " + given.path + " -m MESSAGE")
     return 0
 
 
 def _version_diff(given: argparse.Namespace) -> int:
     from dataaudit import version
 
-    found = version.diff(_source(given.path), given.a, given.b)
+    found = version.diff(given.path, given.a, given.b)
     print(found.to_text() if given.format == "text" else json.dumps(found.to_dict(), indent=2))  # noqa: T201
     return 0
 
 
 def _version_compare(given: argparse.Namespace) -> int:
     from dataaudit import version
+    from dataaudit.version.place import locate
 
     settings = config.find(given.path)
-    source = _source(given.path)
+    source = locate(given.path)
     found = version.compare(
         source, given.versions, mlflow=given.mlflow, backbone=given.backbone or settings.backbone,
         device=given.device or settings.device,
@@ -332,7 +341,7 @@ def _version_compare(given: argparse.Namespace) -> int:
 def _version_checkout(given: argparse.Namespace) -> int:
     from dataaudit import version
 
-    version.checkout(_source(given.path), given.version, force=given.force)
+    version.checkout(given.path, given.version, force=given.force)
     _say(f"{given.path} is at {given.version}. git's HEAD and all other files are as they were.")
     return 0
 
@@ -340,14 +349,14 @@ def _version_checkout(given: argparse.Namespace) -> int:
 def _version_push(given: argparse.Namespace) -> int:
     from dataaudit import version
 
-    _say(f"Sent {version.push(_source(given.path), given.remote):,} files.")
+    _say(f"Sent {version.push(given.path, given.remote):,} files.")
     return 0
 
 
 def _version_pull(given: argparse.Namespace) -> int:
     from dataaudit import version
 
-    _say(f"Fetched {version.pull(Path(given.path), given.remote):,} files.")
+    _say(f"Fetched {version.pull(given.path, given.remote):,} files.")
     return 0
 
 

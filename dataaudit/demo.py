@@ -1,4 +1,4 @@
-"""The whole loop on real images: scikit-learn's 1,797 handwritten digits, with errors planted that are known."""
+"""The whole loop on real images: scikit-learn's 1,797 handwritten digits, with planted errors."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ def write_digits(folder: Path) -> Planted:
     from sklearn.datasets import load_digits
 
     if folder.exists() and any(folder.iterdir()):
-        raise InputError("The folder of the demo is not empty.", where=folder, fix="Name a new folder: dataaudit demo DIR")
+        raise InputError(
+            "The folder of the demo is not empty.", where=folder, fix="Name a new folder: dataaudit demo DIR"
+        )
     digits = load_digits()
     rng = np.random.default_rng(_SEED)
     n = len(digits.target)
@@ -127,15 +129,17 @@ def run(folder: Path, *, fiftyone: bool = True) -> None:
     photos = folder / "digits"
 
     def step(text: str) -> None:
-        console.print(Text(f"\n[{time.perf_counter() - started:4.0f} s] {text}", style="bold"))
+        line = Text(f"\n[{time.perf_counter() - started:4.0f} s] {text}", style="bold")
+        console.print(line, soft_wrap=True)
 
-    step(f"Writing scikit-learn's digits to {photos}, with errors that are known")
+    step("Writing scikit-learn's digits, with errors that are known")
+    console.print(Text(str(photos)), soft_wrap=True)
     planted = write_digits(photos)
     (folder / "planted.json").write_text(json.dumps(planted.__dict__, indent=2))
     _loop(photos, planted, console, step, fiftyone)
-    step("Done.")
-    console.print(Text(f"Look around:\n  dataaudit audit {photos}\n  dataaudit version list {photos}\n"
-                       f"  dataaudit fix {photos} --undo"))  # fmt: skip
+    step("Done. Look around:")
+    for command in ("audit", "version list", "fix --undo"):
+        console.print(Text(f"  dataaudit {command} {photos}"), soft_wrap=True)
 
 
 def _loop(photos: Path, planted: Planted, console: Any, step: Any, fiftyone: bool) -> None:
@@ -156,9 +160,13 @@ def _loop(photos: Path, planted: Planted, console: Any, step: Any, fiftyone: boo
     step("dataaudit fix --min-probability 0.5")
     plan = fix.plan(first, min_probability=0.5)
     applied = fix.apply(plan, reviewer="demo")
-    right = sum(planted.flipped.get(each.sample_id) == each.new for each in applied.fixes if each.op == "relabel")
+    right = sum(
+        planted.flipped.get(each.sample_id) == each.new for each in applied.fixes if each.op == "relabel"
+    )
     n_relabeled = sum(each.op == "relabel" for each in applied.fixes)
-    console.print(f"{len(applied.fixes)} fixes applied; {right} of {n_relabeled} relabels restore the true class.")
+    console.print(
+        f"{len(applied.fixes)} fixes applied; {right} of {n_relabeled} relabels restore the true class."
+    )
     step("dataaudit version commit: v2")
     again = pipeline.audit(photos, progress=False)
     report.write(again, state.reports_dir(source))
@@ -168,15 +176,22 @@ def _loop(photos: Path, planted: Planted, console: Any, step: Any, fiftyone: boo
     step("dataaudit version compare v1 v2")
     compared = version.compare(photos, ["v1", "v2"], progress=False)
     console.print(compared.to_text(), markup=False)
-    console.print(f"Plot: {compared.plot(state.reports_dir(source) / 'compare.png')}", markup=False, soft_wrap=True)
+    console.print(
+        f"Plot: {compared.plot(state.reports_dir(source) / 'compare.png')}", markup=False, soft_wrap=True
+    )
 
 
 def _into_fiftyone(console: Any, step: Any, first: Report) -> None:
+    from rich.text import Text
+
     from dataaudit import review
 
     step("Into FiftyOne")
     dataset = review.push(first)
-    console.print(f"Dataset {dataset.name}, saved views: {', '.join(dataset.list_saved_views())}", markup=False)
+    console.print(Text(f"Dataset {dataset.name}, with the saved views"))
+    for name in dataset.list_saved_views():
+        console.print(Text(f"  {name}"))
+    console.print(Text(f"Open it with: fiftyone app launch {dataset.name}"), soft_wrap=True)
 
 
 def _print_planted(console: Any, first: Report, planted: Planted) -> None:

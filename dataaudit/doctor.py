@@ -34,13 +34,15 @@ def examine() -> list[Row]:
     """Look at each thing that dataaudit uses; nothing is installed or changed."""
     rows = [Row(name="python", works=sys.version_info >= (3, 10), says=sys.version.split()[0])]
     steps: tuple[tuple[str, Callable[[], str]], ...] = (
-        ("backbone", _backbone), ("device", _device), ("cleanlab", _cleanlab), ("fiftyone", _fiftyone), ("git", _git),
-        ("dvc", _dvc),
+        ("backbone", _backbone), ("device", _device), ("cleanlab", _cleanlab), ("fiftyone", _fiftyone),
+        ("git", _git), ("dvc", _dvc),
     )  # fmt: skip
     rows += [_row(name, step) for name, step in steps]
     for package, use in (("timm", "backbones timm:NAME"), ("mlflow", "version compare --mlflow")):
         found = _installed(package) or _installed(f"{package}-skinny")
-        rows.append(Row(name=package, works=True if found else None, says=found or f"not installed; for {use}"))
+        rows.append(
+            Row(name=package, works=True if found else None, says=found or f"not installed; for {use}")
+        )
     return rows
 
 
@@ -64,7 +66,11 @@ def _row(name: str, step: Callable[[], str]) -> Row:
     except DataAuditError as error:
         return Row(name=name, works=False, says=str(error))
     except Exception as error:
-        return Row(name=name, works=False, says=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+        return Row(
+            name=name,
+            works=False,
+            says=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+        )
 
 
 def _installed(package: str) -> str | None:
@@ -96,7 +102,9 @@ def _device() -> str:
 
     device = pick_device("auto")
     name = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} cores"
-    return f"{device} ({name}), torch {torch.__version__}, OpenVINO {_installed('openvino') or 'not installed'}"
+    return (
+        f"{device} ({name}), torch {torch.__version__}, OpenVINO {_installed('openvino') or 'not installed'}"
+    )
 
 
 def _cleanlab() -> str:

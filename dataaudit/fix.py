@@ -123,13 +123,20 @@ def plan(
         decisions: a file of decisions or the decisions themselves; takes what they accept.
 
     Raises:
-        InputError: nothing to choose by, tables without a source, or decisions that contradict each other.
+        InputError: nothing to choose by, tables without a source, the report of an old version, or decisions
+            that contradict each other.
     """
     source = report.tables.source
     if source is None:
         raise InputError(
             "These tables were made by hand; there are no files to fix.",
             fix="Load the dataset from its files.",
+        )
+    if "rev" in source.options:
+        raise InputError(
+            f"The report is of the version {source.options['rev']}, which never changes.",
+            where=source.path,
+            fix="Audit the working copy, or check the version out first, and plan from that report.",
         )
     if min_probability is None and decisions is None:
         raise InputError("Nothing says which fixes to take.", fix="Give min_probability or decisions.")

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from dataaudit import decisions, formats, registry, state
-from dataaudit.errors import DataAuditError, InputError, Unavailable, nearest
+from dataaudit import __version__, decisions, formats, registry, state
+from dataaudit.errors import DataAuditError, InputError, MissingDependencyError, Unavailable, nearest
 from dataaudit.progress import bar
+from dataaudit.registry import Signal
 from dataaudit.sweep import Embedder, Swept, sweep
-from dataaudit.types import Check, Finding, Outcome, Report, Tables
+from dataaudit.types import Check, Finding, Outcome, Report, Source, Tables
 
 if TYPE_CHECKING:
     import fiftyone as fo
@@ -39,7 +40,7 @@ def audit(
     device: str = "auto",
     pred_probs: pd.DataFrame | np.ndarray[Any, Any] | None = None,
     cache: Path | None = None,
-    format: str | None = None,
+    format: str | None = None,  # noqa: A002
     options: Mapping[str, str] | None = None,
     progress: bool = True,
 ) -> Report:
@@ -71,13 +72,15 @@ def audit(
     """
     started = time.perf_counter()
     tables = data if isinstance(data, Tables) else _tables(data, format, options or {})
-    if cache is None and tables.source is not None:
-        state.prepare(tables.source)
-        cache = state.cache_dir(tables.source)
     run = _Run(
-        tables=tables, checks=registry.select(select, ignore), settings=settings or {}, backbone=backbone, device=device,
-        cache=cache, progress=progress,
-    )  # fmt: skip
+        tables=tables,
+        checks=registry.select(select, ignore),
+        settings=settings or {},
+        backbone=backbone,
+        device=device,
+        cache=cache if cache is not None or tables.source is None else _own_cache(tables.source),
+        progress=progress,
+    )
     run.timings["load"] = time.perf_counter() - started
     if pred_probs is not None:
         run.give("pred_probs", _user_probabilities(pred_probs, tables))
@@ -93,6 +96,7 @@ def audit(
         skipped=skipped,
         timings=run.timings,
         tables=run.tables,
+        n_decoded=run.n_decoded,
     )
 
 
@@ -114,12 +118,24 @@ def embed(
     return swept.embeddings
 
 
-def _tables(data: Any, format: str | None, options: Mapping[str, str]) -> Tables:
+def _tables(data: Any, name: str | None, options: Mapping[str, str]) -> Tables:
     if isinstance(data, (str, Path)):
-        return formats.read(data, format=format, options=options)
+        return formats.read(data, format=name, options=options)
     from dataaudit import tables
 
     return tables.read(data, label_field=options.get("label_field"))
+
+
+def _own_cache(source: Source) -> Path:
+    try:
+        state.prepare(source)
+    except OSError as error:
+        raise InputError(
+            f"The state of the dataset can't be kept ({error.strerror}).",
+            where=error.filename or state.state_dir(source),
+            fix="Make the folder writable, or name a folder for the cache: audit(..., cache=Path(...)).",
+        ) from error
+    return state.cache_dir(source)
 
 
 def _embedder(backbone: str | Backbone, device: str) -> Embedder:
@@ -159,18 +175,19 @@ class _Run:
         unknown = set(settings) - set(self._signals) - set(registry.checks())
         if unknown:
             known = [*self._signals, *registry.checks()]
-            raise InputError(f"There are settings for {sorted(unknown)[0]!r}, which is neither a check nor a signal. "
-                             f"{nearest(sorted(unknown)[0], known)}")  # fmt: skip
-        self._settings = {
-            found.code if isinstance(found, Check) else found.name: registry.with_settings(
-                found, settings.get(name, {})
+            raise InputError(
+                f"There are settings for {sorted(unknown)[0]!r}, which is neither a check nor a signal. "
+                f"{nearest(sorted(unknown)[0], known)}"
             )
-            for name, found in {**self._signals, **registry.checks()}.items()
+        declared: dict[str, Check | Signal] = {**self._signals, **registry.checks()}
+        self._settings = {
+            name: registry.with_settings(found, settings.get(name, {})) for name, found in declared.items()
         }
         self._values: dict[str, Any] = {}
         self._keys: dict[str, str] = {}
         self._given: set[str] = set()
         self.timings: dict[str, float] = {}
+        self.n_decoded = 0
 
     def give(self, name: str, value: Any) -> None:
         """Take a signal that the user brings."""
@@ -186,8 +203,8 @@ class _Run:
             if self._settings[check.code]
         }
         return {
-            "select": list(select),
-            "ignore": list(ignore),
+            "select": [select] if isinstance(select, str) else list(select),
+            "ignore": [ignore] if isinstance(ignore, str) else list(ignore),
             "backbone": name,
             "settings": used
             | {name: dict(self._settings[name]) for name in self._signals if self._settings[name]},
@@ -207,7 +224,7 @@ class _Run:
                 self.timings[check.code] = time.perf_counter() - started
             except Unavailable as reason:
                 skipped[check.code] = str(reason)
-            except DataAuditError:
+            except MissingDependencyError:
                 raise
             except Exception as error:
                 raise DataAuditError(
@@ -268,7 +285,8 @@ class _Run:
             if found is None:
                 material: Any = [name, self._content(name)]
             else:
-                material = [name, self._settings[name], [self._key(need) for need in found.needs]]
+                needs = [self._key(need) for need in found.needs]
+                material = [__version__, name, self._settings[name], needs]
             self._keys[name] = _md5(json.dumps(material, default=str))
         return self._keys[name]
 
@@ -311,7 +329,7 @@ class _Run:
             "embeddings": self._embeddings,
         }
         self.timings["sweep"] = time.perf_counter() - started
-        self.timings["decoded"] = float(swept.n_decoded)
+        self.n_decoded = swept.n_decoded
 
 
 def _by_digest(embeddings: pd.DataFrame | None, digests: pd.Series[str]) -> pd.DataFrame | None:
@@ -329,7 +347,9 @@ def _md5(text: str) -> str:
 
 def digest_of(tables: Tables) -> str:
     """Digest of contents, labels and splits; where a file lies doesn't count, what it says does."""
-    named = tables.labels.groupby("sample_id")["name"].agg(lambda names: "\0".join(sorted(map(str, names))))
+    named = tables.labels.set_index("sample_id")["name"].astype(str)
+    if not named.index.is_unique:
+        named = named.groupby(level=0).agg(lambda names: "\0".join(sorted(names)))
     columns = (tables.images["digest"], named.reindex(tables.images.index), tables.images["split"])
     lines = zip(*([str(value) for value in column] for column in columns), strict=True)
     return _md5("\n".join(sorted("\t".join(line) for line in lines)))
@@ -341,11 +361,15 @@ def _user_probabilities(values: pd.DataFrame | np.ndarray[Any, Any], tables: Tab
         expected = (len(labeled), len(tables.classes))
         if np.shape(values) != expected:
             raise InputError(
-                f"pred_probs has the shape {np.shape(values)}; expected {expected}: one row for each labeled sample and "
-                "one column for each class, both in sorted order.",
+                f"pred_probs has the shape {np.shape(values)}; expected {expected}: one row for each labeled "
+                "sample, in the order of the dataset, and one column for each class, in sorted order.",
                 fix="A DataFrame with sample ids and classes needs no order.",
             )
         values = pd.DataFrame(values, index=pd.Index(labeled["sample_id"]), columns=pd.Index(tables.classes))
+    for axis, names in (("row", values.index), ("column", values.columns)):
+        if not names.is_unique:
+            twice = names[names.duplicated()][0]
+            raise InputError(f"pred_probs has the {axis} {twice!r} more than once.")
     strange = [name for name in values.columns if name not in tables.classes]
     missing = [name for name in sorted(set(labeled["name"])) if name not in values.columns]
     if strange or missing:
@@ -353,7 +377,11 @@ def _user_probabilities(values: pd.DataFrame | np.ndarray[Any, Any], tables: Tab
             f"The columns of pred_probs are not the dataset's classes: {strange or missing} "
             f"{'are no classes' if strange else 'are missing'}; the classes are {list(tables.classes)}."
         )
-    rows = values.loc[values.index.intersection(pd.Index(labeled["sample_id"]))].astype(np.float32)
+    rows = values.loc[values.index.isin(labeled["sample_id"])]
+    try:
+        rows = rows.astype(np.float32)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"pred_probs holds something that is no number: {error}.") from error
     if not len(rows):
         raise InputError("No row of pred_probs has the id of a labeled sample.")
     numbers = rows.to_numpy()

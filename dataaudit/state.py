@@ -25,6 +25,7 @@ __all__ = [
     "ledger_file",
     "name_of",
     "prepare",
+    "pushed_file",
     "reports_dir",
     "state_dir",
 ]
@@ -76,6 +77,11 @@ def ledger_file(source: Source) -> Path:
 def reports_dir(source: Source) -> Path:
     """Folder of the latest report in each form."""
     return state_dir(source) / "reports"
+
+
+def pushed_file(source: Source) -> Path:
+    """What was last written into FiftyOne, so that an audit that finds the same needn't write it again."""
+    return reports_dir(source) / "fiftyone.json"
 
 
 def prepare(source: Source) -> Path:

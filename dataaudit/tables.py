@@ -1,9 +1,10 @@
-"""Tables <-> FiftyOne: a dataset of files becomes a persistent `fiftyone.Dataset`, and a dataset becomes tables."""
+"""Tables <-> FiftyOne: files become a persistent `fiftyone.Dataset`, and a dataset becomes tables."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["dataset_name", "read", "source_of", "write"]
 
 LABELS = "ground_truth"
-ID, DIGEST = "dataaudit_id", "dataaudit_digest"
+INFO, ID, DIGEST = "dataaudit", "dataaudit_id", "dataaudit_digest"
 
 
 def dataset_name(source: Source) -> str:
@@ -34,6 +35,8 @@ def dataset_name(source: Source) -> str:
     """
     if source.root is None:
         return source.path
+    if source.dataset is not None:
+        return source.dataset
     where = hashlib.md5(str(Path(source.path).resolve()).encode(), usedforsecurity=False).hexdigest()[:6]
     revision = f"@{source.options['rev']}" if "rev" in source.options else ""
     return f"{Path(source.path).stem}-{where}{revision}"
@@ -42,50 +45,88 @@ def dataset_name(source: Source) -> str:
 def write(tables: Tables, *, name: str | None = None) -> fo.Dataset:
     """Bring the persistent FiftyOne dataset of these tables up to date; it is made when it isn't there.
 
-    What people added to it, such as tags and fields, stays. An image that was moved keeps its sample: it is known by its
-    content, or else by its path. Media is never copied.
+    What people added to it, such as tags and fields, stays. An image that was moved keeps its sample:
+    it is known by its path, or else by its content. Media is never copied.
 
     Args:
         tables: tables with a source.
         name: name of the dataset; made from the source by default.
 
     Raises:
-        InputError: tables without a source and without a name; or a dataset of that name that is not this source's.
+        InputError: tables without a source and without a name; or the dataset of that name holds something
+            else.
         MissingDependencyError: FiftyOne has no database.
     """
     source = tables.source
     if source is None and name is None:
-        raise InputError("These tables have no source to name the FiftyOne dataset after.", fix="Give a name.")
+        raise InputError(
+            "These tables have no source to name the FiftyOne dataset after.", fix="Give a name."
+        )
     fiftyone = connect()
-    name = name if name is not None or source is None else dataset_name(source)
     if source is not None and source.root is None:
         return fiftyone.load_dataset(source.path)
+    if name is None:
+        assert source is not None
+        name = dataset_name(source)
     dataset = fiftyone.load_dataset(name) if fiftyone.dataset_exists(name) else fiftyone.Dataset(name)
-    if len(dataset) and "dataaudit" not in dataset.info:
-        raise InputError(f"There is a FiftyOne dataset {name!r} already, which wasn't made here.", fix="Give another name.")
-    dataset.persistent = True
-    for field in (ID, DIGEST, "split"):
-        if field not in dataset.get_field_schema():
-            dataset.add_sample_field(field, fiftyone.StringField)
-    if LABELS not in dataset.get_field_schema():
-        dataset.add_sample_field(LABELS, fiftyone.EmbeddedDocumentField, embedded_doc_type=fiftyone.Classification)
+    _refuse_another(dataset, source)
+    _declare(dataset, fiftyone)
     _update(dataset, tables)
     if list(dataset.default_classes) != list(tables.classes):
         dataset.default_classes = list(tables.classes)
-    info = {"source": _plain(source)} if source is not None else {}
-    if dataset.info.get("dataaudit", {}).get("source") != info.get("source") or not dataset.info:
-        dataset.info["dataaudit"] = {**dataset.info.get("dataaudit", {}), **info}
+    known = {**dataset.info.get(INFO, {}), "source": None if source is None else _plain(source)}
+    if dataset.info.get(INFO) != known:
+        dataset.info[INFO] = known
         dataset.save()
     return dataset
 
 
+def _refuse_another(dataset: fo.Dataset, source: Source | None) -> None:
+    """Bringing a dataset up to date takes samples out of it, so it must be the one of these files."""
+    if not len(dataset):
+        return
+    if "source" not in dataset.info.get(INFO, {}):
+        raise InputError(
+            f"There is a FiftyOne dataset {dataset.name!r} already, which wasn't loaded from these files.",
+            fix="Give another name.",
+        )
+    known = source_of(dataset)
+    if known is None or source is None or not Path(known.path).exists():
+        return
+    same_place = Path(known.path).resolve() == Path(source.path).resolve()
+    if not same_place or known.options.get("rev") != source.options.get("rev"):
+        revision = f" at {known.options['rev']}" if "rev" in known.options else ""
+        raise InputError(
+            f"The FiftyOne dataset {dataset.name!r} holds {known.path}{revision}; expected {source.path}.",
+            fix="Give another name.",
+        )
+
+
+def _declare(dataset: fo.Dataset, fiftyone: Any) -> None:
+    dataset.persistent = True
+    there = dataset.get_field_schema()
+    for field in (ID, DIGEST, "split"):
+        if field not in there:
+            dataset.add_sample_field(field, fiftyone.StringField)
+    if LABELS not in there:
+        dataset.add_sample_field(
+            LABELS, fiftyone.EmbeddedDocumentField, embedded_doc_type=fiftyone.Classification
+        )
+
+
 def _plain(source: Source) -> dict[str, Any]:
-    return {**asdict(source), "root": str(source.root), "anchor": str(source.anchor), "options": dict(source.options)}
+    return {
+        **asdict(source),
+        "root": str(source.root),
+        "anchor": str(source.anchor),
+        "options": dict(source.options),
+        "dataset": None,
+    }
 
 
 def source_of(dataset: fo.Dataset) -> Source | None:
     """The files that a FiftyOne dataset was loaded from; None for one that lives in FiftyOne alone."""
-    known = dataset.info.get("dataaudit", {}).get("source")
+    known = dataset.info.get(INFO, {}).get("source")
     if known is None:
         return None
     return Source(**{**known, "root": Path(known["root"]), "anchor": Path(known["anchor"])})
@@ -93,73 +134,102 @@ def source_of(dataset: fo.Dataset) -> Source | None:
 
 def _update(dataset: fo.Dataset, tables: Tables) -> None:
     wanted = tables.images.assign(
-        label=tables.labels.drop_duplicates("sample_id").set_index("sample_id")["name"].reindex(tables.images.index)
+        label=tables.labels.drop_duplicates("sample_id")
+        .set_index("sample_id")["name"]
+        .reindex(tables.images.index)
     )
     columns = ["id", ID, "filepath", f"{LABELS}.label", "split", DIGEST]
     rows = list(zip(*dataset.values(columns), strict=True)) if len(dataset) else []
-    have = pd.DataFrame(rows, columns=["id", "sample_id", "filepath", "label", "split", "digest"], dtype=object)
-    have = have.drop_duplicates("sample_id").set_index("sample_id")
+    have = pd.DataFrame(
+        rows, columns=["id", "sample_id", "filepath", "label", "split", "digest"], dtype=object
+    )
+    # Samples that a person added or cloned stay as they are
+    have = have[have["sample_id"].notna()].drop_duplicates("sample_id").set_index("sample_id")
+    new = wanted.index[~wanted.index.isin(have.index)]
+    wanted = wanted.assign(digest=_with_digests(wanted["digest"], wanted.loc[new, "filepath"]))
     have = _follow_moves(have, wanted)
     gone = have.index.difference(wanted.index)
     if len(gone):
         dataset.delete_samples(have.loc[gone, "id"].tolist())
     both = wanted.index[wanted.index.isin(have.index)]
     _set_changed(dataset, have.loc[both], wanted.loc[both])
-    new = wanted.loc[~wanted.index.isin(have.index)]
+    new = wanted.index[~wanted.index.isin(have.index)]
     if len(new):
-        _add(dataset, new)
+        _add(dataset, wanted.loc[new])
+
+
+def _with_digests(digests: pd.Series[Any], new: pd.Series[str]) -> pd.Series[Any]:
+    """The digests, filled in for `new` files, so that a file that moved is known by its content."""
+    unread = new[digests.loc[new.index].isna().to_numpy()]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(_digest_of_file, unread))
+    filled = digests.astype(object)
+    filled.loc[unread.index] = found
+    return filled
+
+
+def _digest_of_file(path: str) -> str | None:
+    try:
+        return digest_of(Path(path).read_bytes())
+    except OSError:
+        return None
 
 
 def _follow_moves(have: pd.DataFrame, wanted: pd.DataFrame) -> pd.DataFrame:
     """Give samples whose file is gone the new id of a file with the same content."""
     gone = have.loc[~have.index.isin(wanted.index) & have["digest"].notna().to_numpy()]
-    appeared = wanted.index[~wanted.index.isin(have.index)]
-    if not len(gone) or not len(appeared):
-        return have
     by_digest: dict[str, list[str]] = {}
-    for sample_id in appeared:
-        digest = wanted.at[sample_id, "digest"] or _digest_of_file(wanted.at[sample_id, "filepath"])
-        by_digest.setdefault(digest, []).append(sample_id)
+    for sample_id, digest in wanted.loc[~wanted.index.isin(have.index), "digest"].items():
+        by_digest.setdefault(digest, []).append(str(sample_id))
     moved = {old: by_digest[digest].pop(0) for old, digest in gone["digest"].items() if by_digest.get(digest)}
-    return have.rename(index=moved).assign(moved=[old in moved for old in have.index])
-
-
-def _digest_of_file(path: str) -> str:
-    try:
-        return digest_of(Path(path).read_bytes())
-    except OSError:
-        return ""
+    return have.assign(moved=have.index.isin(list(moved))).rename(index=moved)
 
 
 def _set_changed(dataset: fo.Dataset, have: pd.DataFrame, wanted: pd.DataFrame) -> None:
-    def changed(column: str) -> dict[str, Any]:
-        old, new = have[column], wanted[column]
-        rows = [
-            (sample_id, None if pd.isna(b) else b)
-            for sample_id, a, b in zip(have["id"], old, new, strict=True)
-            if not (a == b or (pd.isna(a) and pd.isna(b)))
-        ]
-        return dict(rows)
-
-    if "moved" in have:
-        moved = have[have["moved"].to_numpy(dtype=bool)]
-        if len(moved):
-            dataset.set_values(ID, dict(zip(moved["id"], moved.index, strict=True)), key_field="id")
-    for column, field in (("filepath", "filepath"), ("split", "split"), ("digest", DIGEST)):
-        values = changed(column)
-        if column == "digest":
-            values = {key: value for key, value in values.items() if value is not None}
-        if values:
-            dataset.set_values(field, values, key_field="id")
-    labels = changed("label")
+    moved = have[have["moved"].to_numpy(dtype=bool)]
+    if len(moved):
+        dataset.set_values(ID, dict(zip(moved["id"], moved.index, strict=True)), key_field="id")
+    splits = _changed(have, wanted, "split")
+    if splits:
+        _retag(dataset, dict(zip(have["id"], have["split"], strict=True)), splits)
+        dataset.set_values("split", splits, key_field="id")
+    paths = _changed(have, wanted, "filepath")
+    if paths:
+        dataset.set_values("filepath", paths, key_field="id")
+    digests = {key: value for key, value in _changed(have, wanted, "digest").items() if value is not None}
+    if digests:
+        dataset.set_values(DIGEST, digests, key_field="id")
+    labels = _changed(have, wanted, "label")
     if labels:
         database.assign(dataset.name, LABELS, labels)
         dataset.reload()
 
 
+def _changed(have: pd.DataFrame, wanted: pd.DataFrame, column: str) -> dict[str, Any]:
+    """The new value of each sample, by its FiftyOne id, where the column differs."""
+    rows: Iterable[Any] = zip(have["id"], have[column], wanted[column], strict=True)
+    return {
+        each: None if pd.isna(new) else new
+        for each, old, new in rows
+        if not (old == new or (pd.isna(old) and pd.isna(new)))
+    }
+
+
+def _retag(dataset: fo.Dataset, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    for split in _names(old[each] for each in new):
+        dataset.select([each for each in new if old[each] == split]).untag_samples(split)
+    for split in _names(new.values()):
+        dataset.select([each for each, name in new.items() if name == split]).tag_samples(split)
+
+
+def _names(splits: Iterable[Any]) -> list[str]:
+    return sorted({split for split in splits if not pd.isna(split)})
+
+
 def _add(dataset: fo.Dataset, new: pd.DataFrame) -> None:
     import fiftyone
 
+    rows: Iterable[Any] = new.itertuples()
     samples = [
         fiftyone.Sample(
             filepath=row.filepath,
@@ -171,7 +241,7 @@ def _add(dataset: fo.Dataset, new: pd.DataFrame) -> None:
                 "split": None if pd.isna(row.split) else row.split,
             },
         )
-        for row in new.itertuples()
+        for row in rows
     ]
     dataset.add_samples(samples, progress=False)
 
@@ -179,8 +249,8 @@ def _add(dataset: fo.Dataset, new: pd.DataFrame) -> None:
 def read(dataset: fo.Dataset, *, label_field: str | None = None) -> Tables:
     """Tables of a FiftyOne dataset.
 
-    For a dataset that was loaded from files, ids and places of the labels are those of the files, so that fixes go there;
-    its labels are the ones in FiftyOne.
+    For a dataset that was loaded from files, ids and places of the labels are those of the files, so that
+    fixes go there; its labels are the ones in FiftyOne.
 
     Args:
         dataset: a dataset of images.
@@ -193,13 +263,16 @@ def read(dataset: fo.Dataset, *, label_field: str | None = None) -> Tables:
     tables = fiftyone_dataset.from_dataset(dataset, label_field=label_field)
     if source is None or (label_field or LABELS) != LABELS:
         return tables
-    ids = pd.Series(dataset.values(ID), index=tables.images.index)
+    ids = pd.Series(dataset.values(ID), index=tables.images.index, dtype=object)
     if ids.isna().any() or not ids.is_unique:
         return tables
     locators = _locators(source, ids.tolist())
     images = tables.images.set_axis(pd.Index(ids.to_numpy(), name="sample_id"))
     labels = tables.labels.set_axis(pd.Index(ids.to_numpy(), name="label_id"))
-    labels = labels.assign(sample_id=ids.to_numpy(), locator=pd.Series(locators, index=labels.index, dtype=object))
+    labels = labels.assign(
+        sample_id=ids.to_numpy(), locator=pd.Series(locators, index=labels.index, dtype=object)
+    )
+    source = replace(source, dataset=dataset.name)
     return replace(tables, images=images.sort_index(), labels=labels.sort_index(), source=source)
 
 

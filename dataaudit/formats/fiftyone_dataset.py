@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ __all__ = ["DESCRIPTION", "NAME", "from_dataset", "label_field_of", "patch", "re
 NAME = "fiftyone"
 DESCRIPTION = "The name of a FiftyOne dataset with a Classification field."
 
+_SUGGESTED = re.compile(r"[A-Z]{3}\d{3}_suggested")
 _SPLIT_TAGS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing"})
 
 
@@ -49,13 +51,16 @@ def read(path: Path, *, options: Mapping[str, str] | None = None) -> Tables:
         raise FormatError(
             f"There is no FiftyOne dataset {str(path)!r}. {nearest(str(path), fo.list_datasets())}"
         )
-    return from_dataset(fo.load_dataset(str(path)), label_field=label_field)
+    dataset = fo.load_dataset(str(path))
+    if not len(dataset):
+        raise FormatError(f"The FiftyOne dataset {dataset.name!r} has no samples.")
+    return from_dataset(dataset, label_field=label_field)
 
 
 def from_dataset(dataset: fo.Dataset, *, label_field: str | None = None) -> Tables:
     """Tables of a FiftyOne dataset; sample ids are FiftyOne's.
 
-    Splits are the field ``split`` where there is one, else the tags ``train``, ``val``, ``test`` and the like.
+    Splits are the field ``split`` where there is one, else tags such as ``train``, ``val`` and ``test``.
 
     Raises:
         FormatError: not a dataset of images.
@@ -67,9 +72,7 @@ def from_dataset(dataset: fo.Dataset, *, label_field: str | None = None) -> Tabl
         )
     label_field = label_field_of(dataset, label_field)
     ids, filepaths, names, tags = dataset.values(["id", "filepath", f"{label_field}.label", "tags"])
-    splits = (
-        dataset.values("split") if "split" in dataset.get_field_schema() else [_split(tag) for tag in tags]
-    )
+    splits = _splits(dataset, tags)
     index = pd.Index(ids, name="sample_id", dtype=object)
     size = pd.Series(pd.NA, index=index, dtype="Int64")
     nothing = pd.Series([None] * len(ids), index=index, dtype=object)
@@ -80,7 +83,8 @@ def from_dataset(dataset: fo.Dataset, *, label_field: str | None = None) -> Tabl
     locators = [Locator(file=sample_id, field=label_field) for sample_id in ids]
     labels = pd.DataFrame(
         {"sample_id": ids, "name": pd.Series(names, index=index, dtype=object), "geometry": nothing,
-         "locator": pd.Series(locators, index=index, dtype=object)}, index=pd.Index(ids, name="label_id", dtype=object),
+         "locator": pd.Series(locators, index=index, dtype=object)},
+        index=pd.Index(ids, name="label_id", dtype=object),
     )  # fmt: skip
     return Tables(
         images=images,
@@ -92,12 +96,20 @@ def from_dataset(dataset: fo.Dataset, *, label_field: str | None = None) -> Tabl
     )
 
 
+def _splits(dataset: fo.Dataset, tags: Sequence[Sequence[str]]) -> list[str | None]:
+    from fiftyone import StringField
+
+    if isinstance(dataset.get_field_schema().get("split"), StringField):
+        return list(dataset.values("split"))
+    return [_split(each) for each in tags]
+
+
 def label_field_of(dataset: fo.Dataset, label_field: str | None) -> str:
     """The `Classification` field that is named, or the only one, or ``ground_truth``."""
     import fiftyone as fo
 
     fields = sorted(dataset.get_field_schema(embedded_doc_type=fo.Classification))
-    own = [name for name in fields if not name.endswith("_suggested")]
+    own = [name for name in fields if not _SUGGESTED.fullmatch(name)]
     if label_field is not None:
         if label_field not in fields:
             raise InputError(
@@ -107,12 +119,15 @@ def label_field_of(dataset: fo.Dataset, label_field: str | None) -> str:
         return label_field
     if "ground_truth" in own or len(own) == 1:
         return "ground_truth" if "ground_truth" in own else own[0]
+    if not own:
+        raise InputError(
+            f"The FiftyOne dataset {dataset.name!r} has no Classification field.",
+            fix="Only classification is audited so far.",
+        )
     raise InputError(
-        f"The FiftyOne dataset {dataset.name!r} has {len(own)} Classification fields"
-        f"{': ' + ', '.join(own) if own else ''}; which one holds the labels?",
-        fix="Give label_field (--option label_field=NAME)."
-        if own
-        else "Only classification is audited so far.",
+        f"The FiftyOne dataset {dataset.name!r} has {len(own)} Classification fields: {', '.join(own)}; "
+        "which one holds the labels?",
+        fix="Give label_field (--option label_field=NAME).",
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from dataaudit import registry, tables
+from dataaudit import registry, state, tables
 from dataaudit.errors import InputError
 from dataaudit.formats._fiftyone import connect
 from dataaudit.types import Finding, Outcome, Report
@@ -17,34 +17,35 @@ if TYPE_CHECKING:
 
 __all__ = ["clean", "push"]
 
-_KEY = "dataaudit"
+_KEY = tables.INFO
 
 
 def push(report: Report, *, dataset: fo.Dataset | None = None) -> fo.Dataset:
     """Write the findings of a report into FiftyOne, in place of those of an earlier one.
 
-    For each check, such as ``LBL001``: the fields ``LBL001_score`` (the lower the worse; empty where the score is 1),
-    ``LBL001_probability`` and ``LBL001_suggested`` or ``LBL001_group``; the tag ``LBL001`` on each flagged sample; the saved view
-    ``LBL001 label_error``, worst first. ``dataset.info["dataaudit"]["report"]`` holds the summary.
+    For each check, such as ``LBL001``: the fields ``LBL001_score`` (the lower the worse, empty for 1),
+    ``LBL001_probability`` and ``LBL001_suggested`` or ``LBL001_group``; the tag ``LBL001`` on each flagged
+    sample; the saved view ``LBL001 label_error``, worst first. The summary is
+    ``dataset.info["dataaudit"]["report"]``.
 
     Args:
         report: an audit's result.
         dataset: where to; by default the dataset that was audited, or the one that its files are loaded into.
 
     Returns:
-        The dataset, persistent.
+        The dataset.
 
     Raises:
-        InputError: tables made by hand and no dataset.
+        InputError: tables made by hand and no dataset, or a dataset without the samples of the report.
         MissingDependencyError: FiftyOne has no database.
     """
     fiftyone = connect()
-    source = report.tables.source
     if dataset is None:
-        if source is None:
+        if report.tables.source is None:
             raise InputError("These tables were made by hand.", fix="Give the FiftyOne dataset to write to.")
         dataset = tables.write(report.tables)
     ids = _ids(dataset, report)
+    _forget(dataset)
     fields: dict[str, tuple[Any, dict[str, Any]]] = {}
     tags: dict[str, set[str]] = {}
     views: dict[str, tuple[str, str]] = {}
@@ -54,34 +55,57 @@ def push(report: Report, *, dataset: fo.Dataset | None = None) -> fo.Dataset:
         if known is None or known.level in ("image", "object"):
             fields |= _fields_of(code, outcome, found, ids, report, fiftyone)
         if found:
-            tags[code] = {ids[item.sample_id] for item in found}
+            tags[code] = {ids[str(item.sample_id)] for item in found}
             views[f"{code} {known.name}" if known else code] = (code, known.summary if known else "")
-    made = dataset.info.get(_KEY, {}).get("made", {"fields": [], "views": [], "tags": []})
-    _write_fields(dataset, fields, made["fields"])
-    _write_tags(dataset, tags, made["tags"])
-    _write_views(dataset, views, made["views"])
+    before = dataset.info.get(_KEY, {}).get("made", {"fields": [], "views": [], "tags": []})
+    made = {"fields": list(fields), "views": list(views), "tags": list(tags)}
+    # Noted before the first write, so that `clean` can take away what an interrupted push leaves
+    _note(dataset, made={kind: sorted({*names, *before[kind]}) for kind, names in made.items()})
+    _write_fields(dataset, fields, before["fields"])
+    _write_tags(dataset, tags, before["tags"])
+    _write_views(dataset, views, before["views"])
+    _note(dataset, report=_summary(report), made=made)
+    return dataset
+
+
+def _note(dataset: fo.Dataset, **news: Any) -> None:
+    dataset.info[_KEY] = {**dataset.info.get(_KEY, {}), **news}
+    dataset.save()
+
+
+def _forget(dataset: fo.Dataset) -> None:
+    """An audit from the command line compares with what it wrote last, which no longer holds."""
+    source = tables.source_of(dataset)
+    if source is not None:
+        state.pushed_file(source).unlink(missing_ok=True)
+
+
+def _summary(report: Report) -> dict[str, Any]:
     counts = pd.Series([item.code for item in report.items], dtype=str).value_counts().sort_index()
-    summary = {
+    return {
         "digest": report.digest,
         "images": len(report.tables.images),
         "findings": {str(code): int(n) for code, n in counts.items()},
         "skipped": dict(report.skipped),
     }
-    made = {"fields": list(fields), "views": list(views), "tags": list(tags)}
-    dataset.info[_KEY] = {**dataset.info.get(_KEY, {}), "report": summary, "made": made}
-    dataset.save()
-    return dataset
 
 
 def _ids(dataset: fo.Dataset, report: Report) -> pd.Series[str]:
     """FiftyOne's ids by sample id."""
+    samples = report.tables.images.index
     if tables.ID in dataset.get_field_schema():
         known, ids = dataset.values([tables.ID, "id"])
-        by_own = pd.Series(ids, index=known)
-        if by_own.index.isin(report.tables.images.index).any():
-            return by_own[~by_own.index.duplicated()]
+        own = pd.Series(ids, index=pd.Index(known, dtype=object), dtype=object)
+        own = own[own.index.notna() & ~own.index.duplicated()]
+        if own.index.isin(samples).any():
+            return own
     ids = dataset.values("id")
-    return pd.Series(ids, index=ids)
+    if len(samples) and not samples.isin(ids).any():
+        raise InputError(
+            f"The FiftyOne dataset {dataset.name!r} has no sample of the report, such as {samples[0]!r}.",
+            fix="Leave the dataset out, or give the one that was audited.",
+        )
+    return pd.Series(ids, index=pd.Index(ids, dtype=object), dtype=object)
 
 
 def _fields_of(
@@ -154,13 +178,19 @@ def _write_views(dataset: fo.Dataset, views: Mapping[str, tuple[str, str]], befo
         if name not in views and dataset.has_saved_view(name):
             dataset.delete_saved_view(name)
     for name, (code, summary) in views.items():
-        view = dataset.match_tags(code).sort_by(f"{code}_score")
+        view = dataset.match_tags(code)
+        if dataset.has_sample_field(f"{code}_score"):
+            view = view.sort_by(f"{code}_score")
         if not (dataset.has_saved_view(name) and dataset.load_saved_view(name) == view):
             dataset.save_view(name, view, description=summary, overwrite=True)
 
 
 def clean(dataset: fo.Dataset) -> None:
-    """Take away all that `push` wrote: fields, tags, saved views and summary. Labels and what people added stay."""
+    """Take away all that `push` wrote: fields, tags, saved views and summary.
+
+    Labels and what people added stay.
+    """
+    _forget(dataset)
     made = dataset.info.get(_KEY, {}).get("made")
     if made is None:
         return
