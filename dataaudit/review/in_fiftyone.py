@@ -113,9 +113,10 @@ def _fields_of(
 ) -> dict[str, tuple[Any, dict[str, Any]]]:
     """Name of each field of a check to its type and its value by FiftyOne's id."""
     samples = report.tables.labels["sample_id"]
-    owner = pd.Series(outcome.score.index, index=outcome.score.index)
+    low = outcome.score[outcome.score < 1]
+    owner = pd.Series(low.index, index=low.index)
     owner = owner.map(samples).where(owner.isin(samples.index), owner)
-    worst = outcome.score.groupby(owner).min().round(4)
+    worst = low.groupby(owner).min().round(4)
     fields = {f"{code}_score": (fiftyone.FloatField, _by_id(worst[worst < 1], ids))}
     chances = pd.Series({item.sample_id: item.probability for item in found}, dtype=float).dropna().round(4)
     if len(chances):
