@@ -138,6 +138,7 @@ def embedder(backbone: Backbone, *, device: str = "auto") -> Embedder:
         size=backbone.size,
         preprocess=backbone.preprocess,
         embed=_Runtime(backbone, device),
+        batch=8 if _on_cpu(device) else 64,
     )
 
 
@@ -158,8 +159,7 @@ class _Runtime:
         return self._run(batch)
 
     def _load(self, batch: np.ndarray[Any, Any]) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
-        on_cpu = self._device == "cpu" or (self._device == "auto" and not _gpu_visible())
-        if on_cpu and self._backbone.portable:
+        if _on_cpu(self._device) and self._backbone.portable:
             try:
                 self._compiled = _compile_openvino(self._backbone, batch)
             except DataAuditError:
@@ -169,6 +169,9 @@ class _Runtime:
                 # runs the network then, if more slowly.
                 pass
             else:
+                # The bindings fill their static tables at the first call; two threads that came there at once
+                # would wait for each other for ever. It is made here, under the lock.
+                self._infer_openvino(batch[:1])
                 return self._infer_openvino
         return self._torch_function()
 
@@ -202,6 +205,10 @@ class _Runtime:
                 return np.asarray(features.float().cpu().numpy(), dtype=np.float32)
 
         return run
+
+
+def _on_cpu(device: str) -> bool:
+    return device == "cpu" or (device == "auto" and not _gpu_visible())
 
 
 def _gpu_visible() -> bool:
