@@ -30,6 +30,7 @@ def embedder_of(counts: list[int] | None = None) -> Embedder:
         size=8,
         preprocess=lambda image: np.asarray(image.convert("L").resize((8, 8))),
         embed=embed,
+        batch=32,
     )
 
 
@@ -171,7 +172,7 @@ def test_ctrl_c_keeps_what_was_done(paths: pd.Series, tmp_path: Path, workers: i
 
 def test_progress_reaches_the_whole(paths: pd.Series) -> None:
     seen: list[tuple[int, int]] = []
-    sweep(paths, workers=3, progress=lambda done, total: seen.append((done, total)))
+    sweep(paths, embedder=embedder_of(), workers=1, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(32, 100), (64, 100), (96, 100), (100, 100)]
 
 
@@ -218,7 +219,7 @@ def test_a_damaged_list_of_digests_is_made_again(paths: pd.Series, tmp_path: Pat
 def test_features_of_a_wrong_shape_are_an_error_that_says_so(
     paths: pd.Series, embed: object, message: str
 ) -> None:
-    wrong = Embedder(name="mine", size=8, preprocess=embedder_of().preprocess, embed=embed)
+    wrong = Embedder(name="mine", size=8, preprocess=embedder_of().preprocess, embed=embed, batch=32)
     with pytest.raises(InputError, match=message.replace("6400", r"\d+").replace("100", r"\d+")):
         sweep(paths, embedder=wrong, workers=1)
 
