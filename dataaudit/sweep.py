@@ -12,8 +12,9 @@ import contextlib
 import threading
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -204,17 +205,14 @@ def _in_threads(
     pairs = iter(zip(filepaths.index, filepaths, strict=True))
     chunks = iter(lambda: list(islice(pairs, size)), [])
     pool = ThreadPoolExecutor(n, thread_name_prefix="sweep")
-    running: set[Future[tuple[list[str], list[str | None], int]]] = set()
+    running: deque[Future[tuple[list[str], list[str | None], int]]] = deque()
     try:
         while True:
             # A few chunks ahead of the workers and no more, so that memory doesn't grow with the dataset.
-            for chunk in islice(chunks, n + 2 - len(running)):
-                running.add(pool.submit(work, chunk))
+            running.extend(pool.submit(work, chunk) for chunk in islice(chunks, n + 2 - len(running)))
             if not running:
                 return
-            ready, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in ready:
-                yield future.result()
+            yield running.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
