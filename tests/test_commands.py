@@ -15,8 +15,6 @@ import pytest
 from databases import fiftyone
 from pictures import write_digits
 
-import dataaudit as da
-from dataaudit import state
 from dataaudit.cli import main
 
 _WRONG = range(0, 60, 10)
@@ -227,7 +225,8 @@ def test_probabilities_of_a_model_of_ones_own_are_read_from_a_file(
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [("a.csv", None, "no such file"), ("a.txt", b"1", ".txt is not one of"), ("a.npy", b"", "can't be read"),
-     ("a.npy", b"junk", "can't be read"), ("a.parquet", b"junk", "can't be read"), ("a.csv", b"", "can't be read"),
+     ("a.npy", b"junk", "can't be read"), ("a.parquet", b"junk", "can't be read"),
+     ("a.csv", b"", "can't be read"),
      ("a.csv", b"id,0,1\n0/0000.png,0.5,0.5\n", "columns of pred_probs")],
 )  # fmt: skip
 def test_a_file_of_probabilities_that_does_not_fit_says_why(
@@ -390,7 +389,7 @@ def test_an_audit_writes_into_fiftyone_once_and_clean_takes_it_away(
     assert main(arguments) == 0
     err = capsys.readouterr().err
     assert "saved views: DUP001 exact_duplicate, LBL001 label_error" in err
-    name = err.split("fiftyone app launch ")[1].strip()
+    name = err.split("fiftyone app launch ")[1].splitlines()[0]
     assert main(arguments) == 0
     assert f"nothing changed since dataset {name} was written" in capsys.readouterr().err
     assert main(["audit", "photos", "--clean"]) == 0
@@ -422,12 +421,13 @@ def test_a_fiftyone_dataset_is_audited_fixed_and_undone_by_its_name(
     assert dataset.values("ground_truth.label") == before
 
 
-def test_findings_in_fiftyone_are_told_apart_by_database(
-    photos: Path, monkeypatch: pytest.MonkeyPatch
+def test_another_database_is_written_to_although_nothing_changed(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fiftyone()
-    main(["audit", "photos", "--quiet", "--select", "DUP001"])
-    source = da.audit("photos", select=["DUP001"], progress=False).tables.source
-    kept = json.loads(state.pushed_file(source).read_text())
-    assert kept["dataset"].startswith("photos-")
-    assert len(kept["database"]) == 3
+    arguments = ["audit", "photos", "--quiet", "--select", "DUP001"]
+    main(arguments)
+    monkeypatch.setenv("FIFTYONE_DATABASE_NAME", "another")
+    capsys.readouterr()
+    main(arguments)
+    assert "saved views: DUP001 exact_duplicate" in capsys.readouterr().err
