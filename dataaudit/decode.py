@@ -115,9 +115,15 @@ def _decode_opened(opened: Image.Image, size: int) -> Decoded:
         if orientation >= 5:
             width, height = height, width
     return replace(
-        known, image=image, width=width, height=height, orientation=orientation, phash=perceptual_hash(image),
-        thumbnail=image.convert("L").resize((16, 16), Image.Resampling.BOX).tobytes(), pixels=pixel_properties(image),
-    )  # fmt: skip
+        known,
+        image=image,
+        width=width,
+        height=height,
+        orientation=orientation,
+        phash=perceptual_hash(image),
+        thumbnail=image.convert("L").resize((16, 16), Image.Resampling.BOX).tobytes(),
+        pixels=pixel_properties(image),
+    )
 
 
 def _orientation(opened: Image.Image) -> int:
@@ -184,8 +190,9 @@ def pixel_properties(image: Image.Image) -> dict[str, float]:
     """Properties of an RGB image, each in [0, 1], taken at no more than 256 pixels a side.
 
     Returns:
-        ``brightness`` and ``contrast``: mean and twice the standard deviation of the luminance; ``saturation``:
-        mean difference between the highest and the lowest channel; ``sharpness``: mean absolute Laplacian.
+        ``brightness`` and ``contrast``: mean and twice the standard deviation of the luminance;
+        ``saturation``: mean difference between the highest and the lowest channel; ``sharpness``: mean
+        absolute Laplacian.
     """
     small = image if max(image.size) <= 256 else image.reduce(-(-max(image.size) // 256))
     rgb = np.asarray(small, dtype=np.float32) / 255.0

@@ -386,11 +386,12 @@ def _user_probabilities(values: pd.DataFrame | np.ndarray[Any, Any], tables: Tab
         raise InputError("No row of pred_probs has the id of a labeled sample.")
     numbers = rows.to_numpy()
     sums = numbers.sum(1)
-    if not np.isfinite(numbers).all() or numbers.min() < 0 or np.abs(sums - 1).max() > 1e-2:
-        worst = int(np.nanargmax(np.where(np.isfinite(sums), np.abs(sums - 1), np.inf)))
+    wrong = ~np.isfinite(sums) | (np.abs(sums - 1) > 1e-2) | (numbers < 0).any(1)
+    if wrong.any():
+        worst = int(wrong.argmax())
         raise InputError(
-            f"The row of {rows.index[worst]!r} in pred_probs sums to {sums[worst]:.4g}, with a least value of "
-            f"{numbers[worst].min():.4g}; expected probabilities that sum to 1."
+            f"The row of {rows.index[worst]!r} in pred_probs sums to {sums[worst]:.4g}, with a least value "
+            f"of {numbers[worst].min():.4g}; expected probabilities that sum to 1."
         )
     return rows
 

@@ -159,8 +159,8 @@ def with_settings(found: Check | Signal, settings: Mapping[str, Any]) -> dict[st
             value = float(value)
         if default is not None and type(value) is not type(default):
             raise InputError(
-                f"{name}: {key} = {value!r} is a {type(value).__name__}; expected a {type(default).__name__}, "
-                f"as its default {default!r}."
+                f"{name}: {key} = {value!r} is a {type(value).__name__}; "
+                f"expected a {type(default).__name__}, as its default {default!r}."
             )
         values[key] = value
     return values

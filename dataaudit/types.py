@@ -109,7 +109,8 @@ class Tables:
             missing = [column for column in columns if column not in table.columns]
             if missing:
                 raise InputError(
-                    f"Tables.{name} has no column {', '.join(map(repr, missing))}; it has {list(table.columns)}.",
+                    f"Tables.{name} has no column {', '.join(map(repr, missing))}; "
+                    f"it has {list(table.columns)}.",
                     fix=f"Tables.{name} needs the columns {', '.join(columns)}.",
                 )
             if not table.index.is_unique:
@@ -340,8 +341,17 @@ class Report:
             ``decision``.
         """
         columns = [
-            "key", "code", "item_id", "sample_id", "given", "suggested", "score", "probability", "message", "decision",
-        ]  # fmt: skip
+            "key",
+            "code",
+            "item_id",
+            "sample_id",
+            "given",
+            "suggested",
+            "score",
+            "probability",
+            "message",
+            "decision",
+        ]
         rows = [[getattr(finding, column) for column in columns] for finding in self.items]
         table = pd.DataFrame(rows, columns=columns).set_index("key")
         return table.astype({"score": "float64", "probability": "float64"})

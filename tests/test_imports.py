@@ -42,6 +42,7 @@ ROOMS = (
     "demo",
     "commands",
     "cli",
+    "__main__",
 )
 OWNERS = {
     "torch": {"signals", "doctor"},
@@ -130,7 +131,12 @@ def loaded_after(code: str) -> set[str]:
 
 
 HEAVY = {"torch", "torchvision", "cleanlab", "fiftyone", "dvc", "openvino", "faiss", "sklearn", "scipy"}
-HELP = "import contextlib\nfrom dataaudit.cli import main\nwith contextlib.suppress(SystemExit): main(['--help'])"
+HELP = """
+import contextlib
+from dataaudit.cli import main
+with contextlib.suppress(SystemExit):
+    main(["--help"])
+"""
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,8 @@ def test_ctrl_c_keeps_what_was_done(paths: pd.Series, tmp_path: Path, workers: i
 def test_progress_reaches_the_whole(paths: pd.Series) -> None:
     seen: list[tuple[int, int]] = []
     sweep(paths, embedder=embedder_of(), workers=1, progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(32, 100), (64, 100), (96, 100), (100, 100)]
+    assert seen == sorted(seen)
+    assert seen[-1] == (100, 100)
 
 
 @pytest.mark.parametrize("damage", ["truncate", "zeros", "text", "flip"])

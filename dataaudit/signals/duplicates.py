@@ -120,7 +120,7 @@ def _ordered(a: Pairs, b: Pairs) -> Pairs:
 
 
 def _usual_similarity(values: np.ndarray[Any, Any], neighbors: Neighbors) -> float:
-    """Median similarity of an image to its fifth neighbour, as the first may be its copy; of a sample of them."""
+    """Median similarity of an image to its fifth neighbour, as the first may be its copy; of a sample."""
     n, k = neighbors.indices.shape
     if k == 0:
         return 0.0
@@ -132,7 +132,7 @@ def _usual_similarity(values: np.ndarray[Any, Any], neighbors: Neighbors) -> flo
 def _similarities(
     values: np.ndarray[Any, Any], pairs: Pairs, *, by_row: bool = False
 ) -> np.ndarray[Any, Any]:
-    """Cosine similarity of each pair of rows, about the mean of all rows, or `by_row` about each row's own."""
+    """Cosine similarity of each pair of rows, about the mean of all rows, or `by_row` about its own."""
     mean = values.mean(0) if len(values) else 0.0
     similar = np.empty(len(pairs), dtype=np.float32)
     for start in range(0, len(pairs), _ROWS_AT_A_TIME):

@@ -73,7 +73,8 @@ def _pack_groups(value: pd.Series[int], ids: pd.Index) -> Arrays:
 
 
 def _unpack_groups(arrays: Arrays, ids: pd.Index) -> pd.Series[int]:
-    return pd.Series(arrays["groups"].astype(np.int64), index=ids, name="group")
+    groups: pd.Series[int] = pd.Series(arrays["groups"], index=ids, name="group", dtype="int64")
+    return groups
 
 
 def _pack_probabilities(value: pd.DataFrame, ids: pd.Index) -> Arrays:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from urllib.error import URLError
 
@@ -203,3 +206,31 @@ def test_a_users_module_that_returns_no_tensor_is_an_error() -> None:
 
     with pytest.raises(InputError, match="returned a tuple; expected a tensor"):
         embedder(user_backbone(Pair(), np.asarray), device="cpu").embed(np.zeros((1, 3), dtype=np.float32))
+
+
+def test_threads_that_embed_their_first_batch_at_once_do_not_wait_for_each_other_for_ever(
+    tmp_path: Path,
+) -> None:
+    script = """
+import sys, threading
+import numpy as np
+from torch import nn
+from dataaudit.signals.backbones import Backbone, embedder
+
+network = nn.Sequential(nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+found = embedder(Backbone(name="small", preprocess=np.asarray, build=network.eval, size=8), device="cpu")
+sys.setswitchinterval(1e-6)
+barrier = threading.Barrier(8)
+
+def first() -> None:
+    barrier.wait()
+    found.embed(np.zeros((2, 3, 8, 8), dtype=np.float32))
+
+threads = [threading.Thread(target=first, daemon=True) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=120)
