@@ -2,12 +2,11 @@
 
     python recipes/01_audit_a_folder.py photos/
 
-The folder holds a folder for each class, with or without train, val and test above them. Without an argument,
-scikit-learn's digits are audited, with planted errors.
+The folder holds a folder for each class, with or without train, val and test above them. Without an argument
+scikit-learn's digits are audited, written to digits/ with planted errors.
 """
 
 import sys
-import tempfile
 from pathlib import Path
 
 import dataaudit as da
@@ -22,9 +21,7 @@ def audit(folder: Path) -> None:
     print(findings.groupby("code").size().rename("findings").to_string(), end="\n\n")
 
     labels = findings[findings["code"] == "LBL001"]
-    print(
-        f"{labels['probability'].sum():.0f} of the {len(labels)} doubtful labels are expected to be wrong:\n"
-    )
+    print(f"Of {len(labels)} doubtful labels about {labels['probability'].sum():.0f} are wrong. The worst:\n")
     print(labels[["sample_id", "given", "suggested", "probability"]].head(10).to_string(index=False))
 
     # One page with all the pictures, to look at in a browser.
@@ -33,9 +30,7 @@ def audit(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        audit(Path(sys.argv[1]))
-    else:
-        with tempfile.TemporaryDirectory() as home:
-            demo.write_digits(Path(home) / "digits")
-            audit(Path(home) / "digits")
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "digits")
+    if len(sys.argv) == 1 and not folder.exists():
+        demo.write_digits(folder)
+    audit(folder)

@@ -13,7 +13,11 @@ _WRONG = range(0, 300, 20)
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """The dataset's files; what git, DVC and dataaudit keep beside it begins with a dot or ends in .dvc."""
+    names = {path: path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    return {
+        name: path.read_bytes() for path, name in names.items() if name[0] != "." and path.suffix != ".dvc"
+    }
 
 
 def mislabeled(number: int, name: str) -> str:
