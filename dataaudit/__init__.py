@@ -6,10 +6,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dataaudit.pipeline import audit
     from dataaudit.errors import DataAuditError
     from dataaudit.fix import apply, plan, undo
     from dataaudit.loading import load
+    from dataaudit.pipeline import audit
     from dataaudit.review import clean, push
     from dataaudit.types import Check, Decision, Finding, Fix, Locator, Outcome, Report, Source, Tables
     from dataaudit.version import checkout, commit, compare, diff, versions

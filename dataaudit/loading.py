@@ -26,7 +26,8 @@ def load(
 ) -> fo.Dataset:
     """Load a dataset into FiftyOne.
 
-    Loading again updates the same persistent dataset and keeps what people added to it. Media is never copied.
+    Loading again updates the same persistent dataset and keeps what people added to it. Media is never
+    copied.
 
     Args:
         path: a folder, a manifest file, or the name of a FiftyOne dataset.

@@ -113,7 +113,7 @@ def embed(
         (n, d) float32; index: the sample ids whose file can be decoded.
     """
     cache = state.cache_dir(tables.source) if tables.source is not None else None
-    swept = _sweep(tables, _embedder(backbone, device), cache, progress)
+    swept = _sweep(tables, _embedder(backbone, device), cache, progress, known=True)
     assert swept.embeddings is not None
     return swept.embeddings
 
@@ -144,14 +144,13 @@ def _embedder(backbone: str | Backbone, device: str) -> Embedder:
     return embedder(backbone_named(backbone) if isinstance(backbone, str) else backbone, device=device)
 
 
-def _sweep(tables: Tables, embedder: Embedder | None, cache: Path | None, progress: bool) -> Swept:
+def _sweep(
+    tables: Tables, embedder: Embedder | None, cache: Path | None, progress: bool, *, known: bool
+) -> Swept:
+    digests = tables.images["digest"] if known else None
     with bar("Reading images", shown=progress) as update:
         return sweep(
-            tables.images["filepath"],
-            embedder=embedder,
-            cache=cache,
-            digests=tables.images["digest"],
-            progress=update,
+            tables.images["filepath"], embedder=embedder, cache=cache, digests=digests, progress=update
         )
 
 
@@ -314,7 +313,10 @@ class _Run:
     def _sweep_once(self) -> None:
         started = time.perf_counter()
         embedder = _embedder(self._backbone, self._device) if "embeddings" in self._needed() else None
-        swept = _sweep(self.tables, embedder, self._cache, self._progress)
+        # The contents of a version are what DVC says they are; those of other tables may have changed since.
+        source = self.tables.source
+        known = source is not None and "rev" in source.options
+        swept = _sweep(self.tables, embedder, self._cache, self._progress, known=known)
         images = self.tables.images.assign(
             width=swept.properties["width"], height=swept.properties["height"], digest=swept.digests
         )

@@ -324,3 +324,13 @@ def test_the_default_backbone_finds_a_wrong_label_and_starts_fast_the_second_tim
     assert report.params["backbone"] == "efficientnet_lite0"
     assert len(report.outcomes["LBL001"].score) == 120
     assert audit(digit_folder, progress=False).n_decoded == 0
+
+
+def test_tables_of_an_earlier_report_are_read_again_where_a_file_has_changed(
+    folder: Path, pixels: Backbone
+) -> None:
+    report = audit(folder, backbone=pixels, progress=False)
+    changed = report.tables.images.index[0]
+    (folder / changed).write_bytes(b"")
+    again = audit(report.tables, backbone=pixels, progress=False)
+    assert changed in [item.sample_id for item in again.items if item.code == "IMG001"]

@@ -1,8 +1,9 @@
-"""What the benchmarks share: the images of CIFAR-10H with labels that people gave, and how figures are printed.
+"""What the benchmarks share: the images of CIFAR-10H with labels that people gave, and how figures are
+printed.
 
-CIFAR-10H: Peterson et al., "Human uncertainty makes classification more robust", ICCV 2019 (CC BY-NC-SA 4.0). The folder
-holds the 10,000 CIFAR-10 test images and ``human_counts.csv``: path, label_name and, for each class, how many people chose
-it (``h_airplane``, ...).
+CIFAR-10H: Peterson et al., "Human uncertainty makes classification more robust", ICCV 2019 (CC BY-NC-SA
+4.0). The folder holds the 10,000 CIFAR-10 test images and ``human_counts.csv``: path, label_name and,
+for each class, how many people chose it (``h_airplane``, ...).
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""A whole audit from the command line: first, again, and after 100 relabels; against a bare loop of the fastest runtime.
+"""A whole audit from the command line: first, again, and after 100 relabels; against a bare loop of the
+fastest runtime.
 
-The tree holds CIFAR-10H with labels drawn from people's votes. The bare loop runs over the same images, decoded before its clock starts. With
---memory, the peak memory of audits of 10,000 and of 40,000 images. Needs dataaudit[bench].
+The tree holds CIFAR-10H with labels drawn from people's votes. The bare loop runs over the same images,
+decoded before its clock starts. With --memory, the peak memory of audits of 10,000 and of 40,000 images.
+Needs dataaudit[bench].
 
     python recipes/bench/audit.py CIFAR10H [--memory] [--no-fiftyone]
 """
@@ -81,8 +83,8 @@ def main() -> None:
             four_times(tree, large)
             seconds, larger = command(large, *more)
             features = 30_000 * 1712 * 4 / 2**30
-            print(f"40,000 images    {seconds:6.1f} s, peak {larger:.2f} GiB: {larger - memory:+.2f} GiB for 30,000 more, "
-                  f"whose features take {features:.2f} GiB in float32")  # fmt: skip
+            print(f"40,000 images    {seconds:6.1f} s, peak {larger:.2f} GiB: {larger - memory:+.2f} GiB")
+            print(f"                 the features of 30,000 more take {features:.2f} GiB in float32")
 
 
 def move(tree: Path, n: int) -> None:

@@ -1,7 +1,9 @@
-"""Embeddings in the sweep against FiftyOne's compute_embeddings and against bare loops of the runtimes, in one run.
+"""Embeddings in the sweep against FiftyOne's compute_embeddings and against bare loops of the runtimes, in
+one run.
 
-The same network (EfficientNet-Lite0, last three stages), the same images, 224 pixels, on the CPU. The sweep and FiftyOne read
-and decode the files; the bare loops are given decoded images. Needs dataaudit[bench].
+The same network (EfficientNet-Lite0, last three stages), the same images, 224 pixels, on the CPU. The
+sweep and FiftyOne read and decode the files; the bare loops are given decoded images. Needs
+dataaudit[bench].
 
     python recipes/bench/embeddings.py CIFAR10H [--images 2000]
 """
@@ -79,7 +81,7 @@ def rates_of_bare_loops(images: np.ndarray, which: tuple[str, ...] = BARE) -> di
     return rates
 
 
-def runner(name: str):  # noqa: ANN201
+def runner(name: str):
     network = load_lite0()
     if name == "ONNX Runtime":
         import onnxruntime

@@ -1,6 +1,7 @@
-"""How many copies of real photos are found, by what was done to them, and how many different images are joined.
+"""How many copies of real photos are found, by what was done to them, and how many different images are
+joined.
 
-    python recipes/bench/near_duplicates.py FOLDER_OF_IMAGES [--images 300]
+python recipes/bench/near_duplicates.py FOLDER_OF_IMAGES [--images 300]
 """
 
 from __future__ import annotations

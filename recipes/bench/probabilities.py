@@ -1,7 +1,8 @@
 """Out-of-sample probabilities without refits against scikit-learn's 5-fold logistic regression, in one run.
 
-On the features of CIFAR-10H with labels drawn from people's votes, and on 50,000 x 1,280 rows made of them with noise; standardised
-features, C = 1e-3, the same threads. Ours includes the principal components, the neighbours and both rounds.
+On the features of CIFAR-10H with labels drawn from people's votes, and on 50,000 x 1,280 rows made of
+them with noise; standardised features, C = 1e-3, the same threads. Ours includes the principal
+components, the neighbours and both rounds.
 
     python recipes/bench/probabilities.py CIFAR10H [--seed 0]
 """
@@ -54,12 +55,13 @@ def compare(title: str, features: pd.DataFrame, given: pd.Series, true: pd.Serie
           f"{average_precision_score(wrong, -mine[rows, own]):.3f}")  # fmt: skip
     for c in (1e-3, 1.0) if len(given) <= 10_000 else (1e-3,):
         theirs, others = regression(features, given, c)
-        print(f"  5-fold regression, C={c:<6g} {others:6.1f} s   average precision "
-              f"{average_precision_score(wrong, -theirs[rows, own]):.3f}   ratio {others / seconds:.1f}")  # fmt: skip
+        precision = average_precision_score(wrong, -theirs[rows, own])
+        print(f"  5-fold regression, C={c:<6g} {others:6.1f} s   average precision {precision:.3f}", end="")
+        print(f"   ratio {others / seconds:.1f}")
 
 
 def five_times(features: pd.DataFrame, data: Path) -> tuple[pd.DataFrame, pd.Series, pd.Series]:
-    """Real features five times, each time with noise of half their deviation and with another draw of the labels."""
+    """Real features five times, each time with noise of half their deviation and other people's labels."""
     rng = np.random.default_rng(0)
     values = features.to_numpy()
     deviation = values.std(0)
