@@ -134,7 +134,7 @@ def compare(
             has put them.
         device: ``auto``, ``cpu``, ``cuda``, ``mps``.
         embed: features of your own instead: takes tables, gives a table with index ``sample_id``, (n, d)
-            float32; images that can't be decoded may lack. It is called once, with each distinct content once.
+            float32; images that can't be decoded may lack. It is called once, each distinct content once.
         groups: near-duplicate group by digest; what shares a group with a held-out image isn't trained on.
         mlflow: log parameters, figures and the plot to MLflow, into the active run if there is one.
         progress: show a bar while files are fetched.
