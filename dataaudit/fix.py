@@ -195,6 +195,8 @@ def undo(dataset: str | Path | Source, *, steps: int = 1) -> Undone:
     folder = state.state_dir(source)
     journal.recover(folder)
     standing = _standing(source)
+    if not standing:
+        raise InputError("There is nothing to take back: no fix stands.", where=state.ledger_file(source))
     if not 1 <= steps <= len(standing):
         raise InputError(
             f"{steps} applications are to be taken back; the ledger holds {len(standing)}.",
