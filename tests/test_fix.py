@@ -277,7 +277,7 @@ def test_undo_goes_back_one_application_at_a_time_to_the_same_bytes(tmp_path: Pa
     assert contents(root) == states[1]
     fix.undo(path)
     assert contents(root) == states[0]
-    with pytest.raises(InputError, match="the ledger holds 0"):
+    with pytest.raises(InputError, match="nothing to take back"):
         fix.undo(path)
     assert [line["op"] for line in fix.history(formats.read(path).source)][3:] == ["undo"] * 3
 
@@ -295,7 +295,7 @@ def test_several_steps_are_taken_back_at_once_and_fixes_can_follow(tmp_path: Pat
             )
         assert fix.undo(path, steps=2).fixes == 2
         assert contents(root) == before
-    with pytest.raises(InputError, match="3 applications are to be taken back"):
+    with pytest.raises(InputError, match="nothing to take back"):
         fix.undo(path, steps=3)
 
 
