@@ -68,6 +68,17 @@ def test_the_files_it_names_are_there(ran: tuple[Path, str]) -> None:
     assert (folder / ".dataaudit/digits/reports/report.html").stat().st_size > 100_000
 
 
+def test_the_first_recipe_without_an_argument_audits_the_digits_that_are_there(ran: tuple[Path, str]) -> None:
+    folder, _ = ran
+    recipe = Path(__file__).parent.parent / "recipes/01_audit_a_folder.py"
+    done = subprocess.run(
+        [sys.executable, str(recipe)], capture_output=True, text=True, cwd=folder, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    assert "doubtful labels about" in done.stdout
+    assert "Report: .dataaudit/digits/reports/report.html" in done.stdout
+
+
 def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="not empty"):

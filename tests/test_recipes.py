@@ -39,12 +39,6 @@ def test_an_audit_of_a_folder_prints_its_findings(photos: Path) -> None:
     assert (photos.parent / ".dataaudit/photos/reports/report.html").is_file()
 
 
-def test_without_a_folder_the_digits_of_the_demo_are_audited(tmp_path: Path) -> None:
-    done = run("01_audit_a_folder.py", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "LBL001" in done.stdout
-
-
 def test_labels_are_cleaned_up_and_the_files_are_as_before_in_the_end(photos: Path) -> None:
     before = {path: path.read_bytes() for path in photos.rglob("*.png")}
     done = run("02_clean_up_labels.py", photos, folder=photos.parent)
