@@ -109,35 +109,41 @@ def _ids(dataset: fo.Dataset, report: Report) -> pd.Series[str]:
 
 
 def _fields_of(
-    code: str, outcome: Outcome, found: list[Finding], ids: pd.Series[str], report: Report, fiftyone: Any
+    code: str,
+    outcome: Outcome,
+    found: list[Finding],
+    by_sample: pd.Series[str],
+    report: Report,
+    fiftyone: Any,
 ) -> dict[str, tuple[Any, dict[str, Any]]]:
     """Name of each field of a check to its type and its value by FiftyOne's id."""
-    samples = report.tables.labels["sample_id"]
+    owner = dict(zip(report.tables.labels.index, report.tables.labels["sample_id"], strict=True))
+    ids = {sample_id: each for sample_id, each in by_sample.items() if sample_id is not None}
     low = outcome.score[outcome.score < 1]
-    owner = pd.Series(low.index, index=low.index)
-    owner = owner.map(samples).where(owner.isin(samples.index), owner)
-    worst = low.groupby(owner).min().round(4)
-    fields = {f"{code}_score": (fiftyone.FloatField, _by_id(worst[worst < 1], ids))}
-    chances = pd.Series({item.sample_id: item.probability for item in found}, dtype=float).dropna().round(4)
-    if len(chances):
-        fields[f"{code}_probability"] = (fiftyone.FloatField, _by_id(chances, ids))
+    scores: dict[str, float] = {}
+    for item, score in zip(low.index.tolist(), low.round(4).tolist(), strict=True):
+        sample_id = owner.get(item, item)
+        if sample_id in ids and score < scores.get(ids[sample_id], 1.0):
+            scores[ids[sample_id]] = score
     classes = set(report.tables.classes)
-    suggested = pd.Series({item.sample_id: item.suggested for item in found}, dtype=object)
-    suggested = suggested[suggested.isin(classes)]
-    if len(suggested):
-        fields[f"{code}_suggested"] = (fiftyone.Classification, _by_id(suggested, ids))
+    own = {ids[item.sample_id]: item for item in reversed(found)}
+    groups = {}
     if outcome.evidence is not None and "group" in outcome.evidence:
-        groups = outcome.evidence["group"].dropna()
-        groups = groups.set_axis(groups.index.map(lambda item: samples.get(item, item)))
-        if len(groups):
-            values = _by_id(groups[~groups.index.duplicated()], ids)
-            fields[f"{code}_group"] = (fiftyone.StringField, values)
+        named = outcome.evidence["group"].dropna()
+        groups = {owner.get(item, item): group for item, group in named.items()}
+    fields: dict[str, tuple[Any, dict[str, Any]]] = {
+        f"{code}_score": (fiftyone.FloatField, scores),
+        f"{code}_probability": (
+            fiftyone.FloatField,
+            {each: round(item.probability, 4) for each, item in own.items() if item.probability is not None},
+        ),
+        f"{code}_suggested": (
+            fiftyone.Classification,
+            {each: item.suggested for each, item in own.items() if item.suggested in classes},
+        ),
+        f"{code}_group": (fiftyone.StringField, {ids[each]: g for each, g in groups.items() if each in ids}),
+    }
     return {name: field for name, field in fields.items() if field[1]}
-
-
-def _by_id(values: pd.Series[Any], ids: pd.Series[str]) -> dict[str, Any]:
-    values = values[values.index.isin(ids.index)]
-    return dict(zip(ids[values.index], values.tolist(), strict=True))
 
 
 def _write_fields(
