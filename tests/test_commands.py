@@ -365,7 +365,8 @@ def test_a_remote_gives_a_clone_its_images(photos: Path, tmp_path: Path, monkeyp
     import subprocess
 
     assert main(["version", "commit", "photos", "-m", "as it came"]) == 0
-    subprocess.run(["dvc", "remote", "add", "-q", "-d", "store", str(tmp_path / "store")], check=True)
+    store = str(tmp_path / "store")
+    subprocess.run([sys.executable, "-m", "dvc", "remote", "add", "-q", "-d", "store", store], check=True)
     subprocess.run(["git", "add", ".dvc/config"], check=True)
     identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
     subprocess.run(["git", *identity, "commit", "-q", "-m", "remote"], check=True)
