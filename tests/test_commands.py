@@ -363,6 +363,7 @@ def test_compare_prints_a_table_and_writes_a_plot(photos: Path, capsys: pytest.C
 
 def test_a_remote_gives_a_clone_its_images(photos: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     import subprocess
+    import sys
 
     assert main(["version", "commit", "photos", "-m", "as it came"]) == 0
     store = str(tmp_path / "store")
