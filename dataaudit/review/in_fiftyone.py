@@ -156,15 +156,18 @@ def _write_fields(
     stale = [name for name in before if name in schema and name not in fields]
     if stale:
         dataset.delete_sample_fields(stale)
-    for name, (kind, wanted) in fields.items():
-        is_label = kind is fiftyone.Classification
-        if name not in schema and is_label:
+    labels = {name for name, (kind, _) in fields.items() if kind is fiftyone.Classification}
+    for name, (kind, _) in fields.items():
+        if name not in schema and name in labels:
             dataset.add_sample_field(name, fiftyone.EmbeddedDocumentField, embedded_doc_type=kind)
         elif name not in schema:
             dataset.add_sample_field(name, kind)
-        there = dict(zip(*dataset.values(["id", f"{name}.label" if is_label else name]), strict=True))
-        changed = {key: wanted.get(key) for key, value in there.items() if value != wanted.get(key)}
-        if is_label:
+    ids, *columns = dataset.values(["id", *(f"{name}.label" if name in labels else name for name in fields)])
+    for (name, (kind, wanted)), there in zip(fields.items(), columns, strict=True):
+        changed = {
+            key: wanted.get(key) for key, value in zip(ids, there, strict=True) if value != wanted.get(key)
+        }
+        if name in labels:
             changed = {key: value and kind(label=value) for key, value in changed.items()}
         if changed:
             dataset.set_values(name, changed, key_field="id")
