@@ -138,16 +138,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except DataAuditError as error:
-        print(f"dataaudit: {error}", file=sys.stderr)  # noqa: T201
+        print(f"dataaudit: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("dataaudit: stopped. What was read is kept: run it again to go on.", file=sys.stderr)  # noqa: T201
+        print("dataaudit: stopped. What was read is kept: run it again to go on.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # such as `dataaudit rule | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
-        print(f"dataaudit: {error}", file=sys.stderr)  # noqa: T201
+        print(f"dataaudit: {error}", file=sys.stderr)
         return 2
 
 

@@ -143,11 +143,11 @@ def _machine(summary: Mapping[str, Any], format_name: str) -> str:
 
 
 def _print(text: str) -> None:
-    print(text, end="" if text.endswith("\n") or not text else "\n")  # noqa: T201
+    print(text, end="" if text.endswith("\n") or not text else "\n")
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr)  # noqa: T201
+    print(text, file=sys.stderr)
 
 
 def _warm_fiftyone() -> None:
@@ -244,7 +244,7 @@ def _fix(given: argparse.Namespace) -> int:
     for key, reason in plan.left_out.items():
         _say(f"Left out {key}: {reason}")
     if given.dry_run:
-        print(plan.diff(), end="")  # noqa: T201
+        print(plan.diff(), end="")
         _say(f"{len(plan):,} fixes planned; nothing was changed.")
         return 0
     applied = fix.apply(plan, reviewer=given.reviewer)
@@ -263,7 +263,7 @@ def _version_commit(given: argparse.Namespace) -> int:
 
     source = _source(given.path)
     made = version.commit(source, message=given.message, tag=given.tag, summary=_figures(source, given.path))
-    print(f"{made.name}  {made.commit[:10]}  {made.message}")  # noqa: T201
+    print(f"{made.name}  {made.commit[:10]}  {made.message}")
     return 0
 
 
@@ -305,7 +305,7 @@ def _version_list(given: argparse.Namespace) -> int:
         counts = ", ".join(
             f"{key} {value}" for key, value in each.counts.items() if not isinstance(value, dict)
         )
-        print(f"{each.name:8} {each.commit[:10]}  {each.date:%Y-%m-%d %H:%M}  {each.message.splitlines()[0]}"  # noqa: T201
+        print(f"{each.name:8} {each.commit[:10]}  {each.date:%Y-%m-%d %H:%M}  {each.message.splitlines()[0]}"
               f"{f'  ({counts})' if counts else ''}")  # fmt: skip
     if not made:
         _say("There are no versions yet. Make one: dataaudit version commit " + given.path + " -m MESSAGE")
@@ -316,7 +316,7 @@ def _version_diff(given: argparse.Namespace) -> int:
     from dataaudit import version
 
     found = version.diff(given.path, given.a, given.b)
-    print(found.to_text() if given.format == "text" else json.dumps(found.to_dict(), indent=2))  # noqa: T201
+    print(found.to_text() if given.format == "text" else json.dumps(found.to_dict(), indent=2))
     return 0
 
 
@@ -330,7 +330,7 @@ def _version_compare(given: argparse.Namespace) -> int:
         source, given.versions, mlflow=given.mlflow, backbone=given.backbone or settings.backbone,
         device=given.device or settings.device,
     )  # fmt: skip
-    print(found.to_text() if given.format == "text" else json.dumps(found.to_dict(), indent=2))  # noqa: T201
+    print(found.to_text() if given.format == "text" else json.dumps(found.to_dict(), indent=2))
     state.prepare(source)
     plot = Path(given.plot) if given.plot else state.reports_dir(source) / "compare.png"
     plot.parent.mkdir(parents=True, exist_ok=True)
@@ -363,7 +363,7 @@ def _version_pull(given: argparse.Namespace) -> int:
 def _rule(given: argparse.Namespace) -> int:
     from dataaudit import rules
 
-    print(rules.describe(given.code, markdown=given.format == "markdown"))  # noqa: T201
+    print(rules.describe(given.code, markdown=given.format == "markdown"))
     return 0
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dataaudit.checks.groups import Groups, class_of, locator_of, rows_of
+from dataaudit.checks.groups import Groups, removal, rows_of
 from dataaudit.registry import check
 from dataaudit.types import Fix, Outcome
 
@@ -90,13 +90,8 @@ def _outcome(
                 continue
             rows.append((member.Index, message.format(kept=kept), kept, f"{code}-{number}"))
             if _same(member.name, first["name"]):
-                fixes[member.Index] = Fix(
-                    op="merge",
-                    sample_id=member.Index,
-                    label_id=member.label_id,
-                    locator=locator_of(member.locator, member.Index),
-                    old=class_of(member.name),
-                    new=kept,
+                fixes[member.Index] = removal(
+                    member.Index, member.label_id, member.locator, member.name, kept=kept
                 )
     found = pd.Series(scores, dtype=float)
     score = score.copy()

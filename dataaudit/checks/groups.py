@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from dataaudit.types import Locator
+from dataaudit.types import Fix, Locator
 
-__all__ = ["Groups", "class_of", "locator_of", "rows_of", "split_rank"]
+__all__ = ["Groups", "class_of", "locator_of", "removal", "rows_of", "split_rank"]
 
 _RANKS = {"test": 0, "testing": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "train": 2, "training": 2}
 
@@ -33,6 +33,18 @@ def locator_of(locator: Any, sample_id: str) -> Locator:
 def class_of(name: Any) -> str | None:
     """The class that a cell of a table holds, None for an unlabeled image."""
     return None if pd.isna(name) else str(name)
+
+
+def removal(sample_id: str, label_id: Any, locator: Any, name: Any, *, kept: str | None = None) -> Fix:
+    """The fix that takes a sample out: dropped, or merged into the sample `kept`."""
+    return Fix(
+        op="drop" if kept is None else "merge",
+        sample_id=sample_id,
+        label_id=str(label_id),
+        locator=locator_of(locator, sample_id),
+        old=class_of(name),
+        new=kept,
+    )
 
 
 def rows_of(members: pd.DataFrame) -> Iterator[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from dataaudit.checks.groups import class_of, locator_of
+from dataaudit.checks.groups import removal
 from dataaudit.registry import check
 from dataaudit.types import Fix, Outcome
 
@@ -27,13 +27,8 @@ def undecodable_image(images: pd.DataFrame, labels: pd.DataFrame, image_errors: 
     fixes: dict[str, Fix] = {}
     for sample_id in map(str, images.index[failed]):
         label = first.loc[sample_id].to_dict() if sample_id in first.index else {}
-        fixes[sample_id] = Fix(
-            op="drop",
-            sample_id=sample_id,
-            label_id=str(label.get("label_id", sample_id)),
-            locator=locator_of(label.get("locator"), sample_id),
-            old=class_of(label.get("name")),
-            new=None,
+        fixes[sample_id] = removal(
+            sample_id, label.get("label_id", sample_id), label.get("locator"), label.get("name")
         )
     reasons = image_errors.loc[images.index[failed]]
     evidence = pd.DataFrame(

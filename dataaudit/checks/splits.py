@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from dataaudit.checks.groups import Groups, class_of, locator_of, rows_of
+from dataaudit.checks.groups import Groups, removal, rows_of
 from dataaudit.errors import Unavailable
 from dataaudit.registry import check
 from dataaudit.types import Fix, Outcome
@@ -50,14 +50,7 @@ def leaks_between_splits(
             how = "The same bytes as" if exact else "Nearly the same picture as"
             message = f"{how} {other} in the split {members.at[other, 'split']!r}."
             rows.append((member.Index, message, other, f"SPL001-{number}"))
-            fixes[member.Index] = Fix(
-                op="drop",
-                sample_id=member.Index,
-                label_id=member.label_id,
-                locator=locator_of(member.locator, member.Index),
-                old=class_of(member.name),
-                new=None,
-            )
+            fixes[member.Index] = removal(member.Index, member.label_id, member.locator, member.name)
     evidence = pd.DataFrame(rows, columns=["id", "message", "suggested", "group"]).set_index("id")
     flagged = pd.Series(score.index.isin(list(fixes)), index=score.index)
     return Outcome(score=score, flagged=flagged, probability=probability, evidence=evidence, fixes=fixes)
