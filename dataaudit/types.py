@@ -27,10 +27,10 @@ __all__ = [
 
 Level = Literal["image", "object", "class", "dataset"]
 Verdict = Literal["accept", "keep", "other", "skip"]
-Op = Literal["relabel", "drop", "merge"]
+Op = Literal["relabel", "add", "remove", "drop", "merge"]
 
 VERDICTS: tuple[Verdict, ...] = ("accept", "keep", "other", "skip")
-OPS: tuple[Op, ...] = ("relabel", "drop", "merge")
+OPS: tuple[Op, ...] = ("relabel", "add", "remove", "drop", "merge")
 IMAGE_COLUMNS = ("filepath", "width", "height", "split", "digest")
 LABEL_COLUMNS = ("sample_id", "name", "geometry", "locator")
 
@@ -87,10 +87,11 @@ class Tables:
             shown after EXIF rotation; <NA> before the sweep), ``split`` (None where there is none),
             ``digest`` (MD5 of the file's bytes, as DVC names content; None before the sweep).
         labels: index ``label_id``; columns ``sample_id``, ``name`` (class; None for an unlabeled image),
-            ``geometry`` (None for a class label), ``locator``.
+            ``geometry`` (None for a class label), ``locator``. In a multi-label dataset an image has a row
+            for each of its classes.
         predictions: the user's predictions, or None.
         classes: names of the classes, sorted.
-        task: ``"classification"``.
+        task: ``"classification"``, or ``"multilabel"`` where an image may have any number of classes.
         source: where the tables came from; None when they were made by hand.
     """
 
@@ -152,13 +153,15 @@ class Fix:
     """One reversible edit.
 
     Attributes:
-        op: ``relabel`` (the label becomes `new`), ``drop`` (the sample leaves the dataset) or ``merge`` (the
-            sample leaves it in favour of the sample `new`, which shows the same image).
+        op: ``relabel`` (the label becomes `new`), ``add`` (the image gets the class `new` besides those it
+            has), ``remove`` (it loses the class `old`), ``drop`` (the sample leaves the dataset) or ``merge``
+            (the sample leaves it in favour of the sample `new`, which shows the same image).
         sample_id: the sample that is edited.
         label_id: the label that is edited.
         locator: where the label stands in its source.
-        old: the class that the source must still hold; None for an unlabeled sample.
-        new: the new class, the sample kept in a merge, or None for a drop.
+        old: the class that the source must still hold; None for an unlabeled sample and for an ``add``.
+            A sample with several classes leaves the dataset with all of them, sorted and joined by ", ".
+        new: the new class, the sample kept in a merge, or None for a drop and a ``remove``.
     """
 
     op: Op
@@ -171,8 +174,10 @@ class Fix:
     def __post_init__(self) -> None:
         if self.op not in OPS:
             raise InputError(f"Fix.op is {self.op!r}; expected one of {', '.join(OPS)}.")
-        if (self.new is None) != (self.op == "drop"):
+        if (self.new is None) != (self.op in ("drop", "remove")):
             raise InputError(f"A {self.op} fix of {self.sample_id} has new={self.new!r}.")
+        if (self.op == "add" and self.old is not None) or (self.op == "remove" and self.old is None):
+            raise InputError(f"A {self.op} fix of {self.sample_id} has old={self.old!r}.")
 
 
 @dataclass(frozen=True, kw_only=True)
