@@ -28,7 +28,7 @@ from dataaudit.cache import Digests, Rows
 from dataaudit.decode import PIXEL_PROPERTIES, Decoded, decode, digest_of
 from dataaudit.errors import InputError
 
-__all__ = ["Embedder", "Swept", "sweep"]
+__all__ = ["Embedder", "Swept", "pillow_set_up", "sweep"]
 
 _BATCH = 64
 _FLUSH_ROWS, _FLUSH_SECONDS = 4096, 20.0
@@ -110,7 +110,7 @@ def sweep(
     found: dict[str, str | None] = {}
     n_decoded = 0
     started = time.monotonic()
-    with _pillow_set_up(), contextlib.ExitStack() as at_end:
+    with pillow_set_up(), contextlib.ExitStack() as at_end:
         at_end.callback(known.save)
         at_end.callback(rows.flush)
         size = embedder.batch if embedder is not None else _BATCH
@@ -221,7 +221,8 @@ _pillow_lock = threading.Lock()
 
 
 @contextlib.contextmanager
-def _pillow_set_up() -> Iterator[None]:
+def pillow_set_up() -> Iterator[None]:
+    """Pillow as `decode` needs it: without a limit of its own and without warnings, one user at a time."""
     # decode() has a limit of its own, Pillow's would warn about an aerial photo; and Pillow warns of odd EXIF
     # and palettes. Both settings are the process's, so they are made here, once, and not by each worker.
     with _pillow_lock, warnings.catch_warnings():
