@@ -12,9 +12,13 @@ import argparse
 import resource
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+
+if TYPE_CHECKING:
+    from dataaudit.signals.backbones import Backbone
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
@@ -49,3 +53,121 @@ def write_tree(data: Path, folder: Path, labels: pd.DataFrame) -> pd.Series[str]
 def peak_gib() -> float:
     """Peak memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def planted(true: np.ndarray, rate: float, kind: str, seed: int) -> np.ndarray:
+    """Given labels of which a share is wrong.
+
+    Args:
+        true: (n,) class numbers from 0.
+        rate: share of wrong labels; exactly round(rate * n) are.
+        kind: ``uniform``: any label, any other class; ``class``: classes differ up to tenfold in how often
+            they are mistaken, and four in five mistakes of a class go to one other class.
+        seed: of the random numbers.
+
+    Returns:
+        (n,) class numbers.
+    """
+    rng = np.random.default_rng(seed)
+    n, k = len(true), int(true.max()) + 1
+    wanted = round(rate * n)
+    odds = np.ones(k) if kind == "uniform" else np.geomspace(0.3, 3.0, k)[rng.permutation(k)]
+    # Weighted drawing without replacement by exponential keys.
+    wrong = np.argsort(rng.exponential(size=n) / odds[true])[:wanted]
+    given = true.copy()
+    given[wrong] = (true[wrong] + rng.integers(1, k, wanted)) % k
+    if kind == "class":
+        order = rng.permutation(k)
+        partner = np.empty(k, dtype=true.dtype)
+        partner[order] = np.roll(order, 1)
+        to_partner = rng.random(wanted) < 0.8
+        given[wrong[to_partner]] = partner[true[wrong[to_partner]]]
+    return given
+
+
+def lite0_last(size: int) -> Backbone:
+    """EfficientNet-Lite0's last layer alone, on images of `size` pixels."""
+    import torch
+    from PIL import Image
+
+    from dataaudit.signals.backbones import Backbone
+    from dataaudit.signals.networks.lite0 import load_lite0
+
+    class Last(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = load_lite0()
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            x = self.network.stem((images.permute(0, 3, 1, 2).float() - 127.0) / 128.0)
+            for stage in self.network.stages:
+                x = stage(x)
+            return self.network.head(x).mean((2, 3))
+
+    def squeeze(image: Image.Image) -> np.ndarray:
+        return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+
+    return Backbone(name=f"bench-lite0-last-{size}", preprocess=squeeze, build=Last, size=size)
+
+
+def swept(data: Path, paths: pd.Series[str], name: str, cache: Path) -> dict[str, np.ndarray]:
+    """Features, perceptual hashes and thumbnails of the images, kept in `cache`.
+
+    Args:
+        data: folder that the paths are relative to.
+        paths: (n,) paths of the images.
+        name: ``default``, ``lite0-last-128``, or what `dataaudit.signals.backbones.backbone_named` takes.
+        cache: folder.
+    """
+    from dataaudit.signals.backbones import backbone_named, embedder
+    from dataaudit.sweep import sweep
+
+    if name.startswith("lite0-last-"):
+        backbone = lite0_last(int(name.removeprefix("lite0-last-")))
+    else:
+        backbone = backbone_named() if name == "default" else backbone_named(name)
+    file = cache / f"{data.name}-{backbone.name.replace('/', '_')}.npz"
+    if not file.exists():
+        where = pd.Series([str(data / path) for path in paths], index=list(paths))
+        found = sweep(where, embedder=embedder(backbone, device="cpu"))
+        assert found.embeddings is not None
+        arrays = {"features": found.embeddings, "phash": found.phash, "thumbnails": found.thumbnails}
+        np.savez(file, **{key: value.loc[list(paths)].to_numpy() for key, value in arrays.items()})
+    with np.load(file) as kept:
+        return dict(kept)
+
+
+def blobs(n: int, d: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Features of ten overlapping classes whose spectrum falls as that of a network's does: (n, d) float32,
+    and (n,) class numbers."""
+    rng = np.random.default_rng(seed)
+    spread = (1 + np.arange(d)) ** -0.5
+    centres = 0.55 * rng.normal(size=(10, d)) * spread
+    true = rng.integers(0, 10, n)
+    features = rng.standard_normal((n, d), dtype=np.float32) * spread.astype(np.float32)
+    features += centres.astype(np.float32)[true]
+    return features, true
+
+
+def write_probabilities(folder: Path, n: int, k: int, seed: int) -> np.ndarray:
+    """Write (n, k) probabilities and (n,) given labels, a twentieth of them wrong; returns which are.
+
+    A row's logits are normal, and that of the true class is higher by 9 on average, so that few rows are
+    doubtful, as with a good model.
+    """
+    rng = np.random.default_rng(seed)
+    true = rng.integers(0, k, n)
+    given = planted(true, 0.05, "uniform", seed)
+    shares = np.lib.format.open_memmap(
+        folder / "probabilities-own.npy", mode="w+", dtype=np.float32, shape=(n, k)
+    )
+    for start in range(0, n, 10_000):
+        here = slice(start, min(start + 10_000, n))
+        rows = rng.standard_normal((here.stop - start, k), dtype=np.float32)
+        rows[np.arange(len(rows)), true[here]] += rng.normal(9, 3, len(rows)).astype(np.float32)
+        np.exp(rows, out=rows)
+        rows /= rows.sum(1, keepdims=True)
+        shares[here] = rows
+    shares.flush()
+    np.save(folder / "given.npy", given)
+    return given != true
