@@ -21,7 +21,7 @@ from dataaudit.errors import InputError
 
 __all__ = ["Digests", "Rows", "read_arrays", "write_arrays"]
 
-_VERSION = "2"
+_VERSION = "3"
 _COLUMNS: dict[str, Any] = {
     "error": object,
     "width": np.int64,
@@ -30,6 +30,9 @@ _COLUMNS: dict[str, Any] = {
     "format": object,
     "frames": np.int64,
     "orientation": np.int64,
+    "orientation_tag": np.int64,
+    "exif_width": np.int64,
+    "exif_height": np.int64,
     "phash": np.uint64,
     **dict.fromkeys(PIXEL_PROPERTIES, np.float64),
 }

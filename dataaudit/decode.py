@@ -12,15 +12,50 @@ import hashlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageChops, UnidentifiedImageError
 
-__all__ = ["MAX_PIXELS", "PIXEL_PROPERTIES", "Decoded", "decode", "digest_of", "perceptual_hash"]
+__all__ = [
+    "FILE_PROPERTIES",
+    "MAX_PIXELS",
+    "PIXEL_PROPERTIES",
+    "Decoded",
+    "decode",
+    "digest_of",
+    "perceptual_hash",
+]
 
 MAX_PIXELS = 2**28
-PIXEL_PROPERTIES = ("brightness", "contrast", "saturation", "sharpness")
-_ORIENTATION = 0x0112
+FILE_PROPERTIES = (
+    "width",
+    "height",
+    "mode",
+    "format",
+    "frames",
+    "orientation",
+    "orientation_tag",
+    "exif_width",
+    "exif_height",
+)
+PIXEL_PROPERTIES = (
+    "brightness",
+    "contrast",
+    "shadow",
+    "highlight",
+    "black_fraction",
+    "white_fraction",
+    "entropy",
+    "saturation",
+    "colour_fraction",
+    "uniform_fraction",
+    "sharpness",
+    "detail",
+)
+_LEVELS = np.arange(256) / 255.0
+_NEAR_BLACK, _NEAR_WHITE, _COLOURED, _UNIFORM = 12, 243, 16, 8
+_ORIENTATION, _EXIF, _EXIF_WIDTH, _EXIF_HEIGHT = 0x0112, 0x8769, 0xA002, 0xA003
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -43,6 +78,9 @@ class Decoded:
         mode, format: as in the file, such as ``I;16`` and ``PNG``.
         frames: number of frames or pages.
         orientation: EXIF orientation, 1 to 8; 1 when there is none.
+        orientation_tag: the number that the file gives as its orientation; 0 when there is none.
+        exif_width, exif_height: size of the stored image by its EXIF, read where the orientation is a quarter
+            turn; 0 when unknown.
         phash: 64 bits; images that look the same differ in few.
         thumbnail: 16 x 16 grey pixels, row by row.
         pixels: properties of the pixels, each a float in [0, 1].
@@ -56,6 +94,9 @@ class Decoded:
     format: str = ""
     frames: int = 0
     orientation: int = 1
+    orientation_tag: int = 0
+    exif_width: int = 0
+    exif_height: int = 0
     phash: int = 0
     thumbnail: bytes = bytes(256)
     pixels: Mapping[str, float] = field(default_factory=dict)
@@ -102,7 +143,8 @@ def _decode_opened(opened: Image.Image, size: int) -> Decoded:
     )
     if width * height > MAX_PIXELS:
         return replace(known, error=f"{width} x {height} pixels are more than the limit of {MAX_PIXELS}")
-    orientation = _orientation(opened)
+    tag, exif_width, exif_height = _exif(opened)
+    orientation = tag if tag in range(1, 9) else 1
     if opened.format == "JPEG" and min(width, height) >= 4 * size:
         opened.draft("RGB", (2 * size, 2 * size))
     opened.load()
@@ -120,19 +162,30 @@ def _decode_opened(opened: Image.Image, size: int) -> Decoded:
         width=width,
         height=height,
         orientation=orientation,
+        orientation_tag=tag,
+        exif_width=exif_width,
+        exif_height=exif_height,
         phash=perceptual_hash(image),
         thumbnail=image.convert("L").resize((16, 16), Image.Resampling.BOX).tobytes(),
         pixels=pixel_properties(image),
     )
 
 
-def _orientation(opened: Image.Image) -> int:
+def _exif(opened: Image.Image) -> tuple[int, int, int]:
+    """Orientation, and the width and height that the EXIF gives a picture which is to be turned."""
     try:
-        found = opened.getexif().get(_ORIENTATION, 1)
+        exif = opened.getexif()
+        tag = _whole(exif.get(_ORIENTATION))
+        # Most files need no turn, and are spared the reading of a second table.
+        inner = exif.get_ifd(_EXIF) if 5 <= tag <= 8 else {}
+        return tag, _whole(inner.get(_EXIF_WIDTH)), _whole(inner.get(_EXIF_HEIGHT))
     except Exception:
         # Damaged EXIF, for which Pillow raises what it runs into, is no reason to lose the pixels.
-        return 1
-    return found if found in range(1, 9) else 1
+        return 0, 0, 0
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) and 0 <= value < 2**32 else 0
 
 
 def _reason(error: Exception, data: bytes) -> str:
@@ -191,17 +244,77 @@ def pixel_properties(image: Image.Image) -> dict[str, float]:
 
     Returns:
         ``brightness`` and ``contrast``: mean and twice the standard deviation of the luminance;
-        ``saturation``: mean difference between the highest and the lowest channel; ``sharpness``: mean
-        absolute Laplacian.
+        ``shadow`` and ``highlight``: its 5th and 95th percentile;
+        ``black_fraction`` and ``white_fraction``: share of pixels within 5 % of black and of white;
+        ``entropy``: of the 256 grey levels, 1 where all are as frequent;
+        ``saturation``: mean difference between the highest and the lowest channel;
+        ``colour_fraction``: share of pixels where that difference is above 1/16;
+        ``uniform_fraction``: share of pixels that 8 neighbouring levels hold, in the channel with the least;
+        ``sharpness``: mean absolute Laplacian;
+        ``detail``: energy of the Laplacian as share of itself and the highest at a half, a quarter and an
+        eighth of the scale. In a photo every octave has about as much; in a blurred one the finest has next
+        to none, whatever its size and contrast. 1 without any structure.
+
+    Reference: Field, "Relations between the statistics of natural images and the response properties of
+    cortical cells", JOSA A 1987, for the octaves.
     """
     small = image if max(image.size) <= 256 else image.reduce(-(-max(image.size) // 256))
-    rgb = np.asarray(small, dtype=np.float32) / 255.0
-    grey = rgb @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
-    inner = grey[1:-1, 1:-1]
-    laplacian = np.abs(4 * inner - grey[:-2, 1:-1] - grey[2:, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:])
+    grey = small.convert("L")
+    return {**_tones(grey), **_colours(small), **_structure(grey)}
+
+
+def _tones(grey: Image.Image) -> dict[str, float]:
+    shares = np.array(grey.histogram()) / (grey.width * grey.height)
+    below = shares.cumsum()
+    mean = float(shares @ _LEVELS)
+    variance = float(shares @ (_LEVELS - mean) ** 2)
+    there = shares[shares > 0]
+    low, high = below.searchsorted([0.05, 0.95])
     return {
-        "brightness": min(float(grey.mean()), 1.0),
-        "contrast": min(float(grey.std()) * 2, 1.0),
-        "saturation": float((rgb.max(2) - rgb.min(2)).mean()),
-        "sharpness": float(laplacian.mean()) / 4 if laplacian.size else 0.0,
+        "brightness": min(mean, 1.0),
+        "contrast": min(2 * variance**0.5, 1.0),
+        "shadow": float(_LEVELS[low]),
+        "highlight": float(_LEVELS[high]),
+        "black_fraction": min(float(below[_NEAR_BLACK]), 1.0),
+        "white_fraction": min(max(float(1 - below[_NEAR_WHITE - 1]), 0.0), 1.0),
+        "entropy": min(max(-float(there @ np.log2(there)) / 8, 0.0), 1.0),
     }
+
+
+def _colours(small: Image.Image) -> dict[str, float]:
+    red, green, blue = small.split()
+    highest = ImageChops.lighter(ImageChops.lighter(red, green), blue)
+    lowest = ImageChops.darker(ImageChops.darker(red, green), blue)
+    n = small.width * small.height
+    chroma = np.array(ImageChops.subtract(highest, lowest).histogram()) / n
+    below = np.zeros((3, 257))
+    np.cumsum(np.array(small.histogram()).reshape(3, 256), axis=1, out=below[:, 1:])
+    together = (below[:, _UNIFORM:] - below[:, :-_UNIFORM]).max(1).min()
+    return {
+        "saturation": min(float(chroma @ _LEVELS), 1.0),
+        "colour_fraction": min(float(chroma[_COLOURED + 1 :].sum()), 1.0),
+        "uniform_fraction": float(together) / n,
+    }
+
+
+def _structure(grey: Image.Image) -> dict[str, float]:
+    laplacian = _laplacian(grey)
+    finest = float(np.square(laplacian).mean()) if laplacian.size else 0.0
+    coarser = 0.0
+    for factor in (2, 4, 8):
+        values = _laplacian(grey.reduce(factor))
+        if values.size:
+            coarser = max(coarser, float(np.square(values).mean()))
+    return {
+        "sharpness": float(np.abs(laplacian).mean()) / (4 * 255) if laplacian.size else 0.0,
+        "detail": finest / (finest + coarser) if finest + coarser else 1.0,
+    }
+
+
+def _laplacian(grey: Image.Image) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Empty for an image of less than three pixels a side."""
+    values = np.asarray(grey, dtype=np.float32)
+    inner = 4 * values[1:-1, 1:-1]
+    for neighbour in (values[:-2, 1:-1], values[2:, 1:-1], values[1:-1, :-2], values[1:-1, 2:]):
+        inner -= neighbour
+    return inner

@@ -25,7 +25,7 @@ import pandas as pd
 from PIL import Image
 
 from dataaudit.cache import Digests, Rows
-from dataaudit.decode import PIXEL_PROPERTIES, Decoded, decode, digest_of
+from dataaudit.decode import FILE_PROPERTIES, PIXEL_PROPERTIES, Decoded, decode, digest_of
 from dataaudit.errors import InputError
 
 __all__ = ["Embedder", "Swept", "pillow_set_up", "sweep"]
@@ -59,8 +59,8 @@ class Swept:
 
     Attributes:
         digests: MD5 of each file by sample id; None for one that can't be read.
-        properties: one row a sample: ``width``, ``height``, ``mode``, ``format``, ``frames``, ``orientation``
-            (EXIF) and the properties of the pixels; NaN where the file can't be decoded.
+        properties: one row a sample: the columns `FILE_PROPERTIES`, as in `dataaudit.decode.Decoded` (0 or ""
+            where they are unknown), and `PIXEL_PROPERTIES`, NaN where the file can't be decoded.
         errors: reason by sample id, for the files that can't be decoded.
         phash: uint64 perceptual hash of each sample that can be decoded.
         thumbnails: (n, 256) uint8, 16 x 16 grey pixels of each sample that can be decoded.
@@ -241,7 +241,7 @@ def _collect(digests: pd.Series[str], rows: Rows, embedded: bool, n_decoded: int
         digests.notna(), "the file can't be opened: it is missing, or may not be read"
     )
     fine = error.isna().to_numpy()
-    properties = table[["width", "height", "mode", "format", "frames", "orientation", *PIXEL_PROPERTIES]]
+    properties = table[[*FILE_PROPERTIES, *PIXEL_PROPERTIES]]
     embeddings = None
     if embedded:
         embeddings = pd.DataFrame(features if fine.all() else features[fine], index=digests.index[fine])
