@@ -25,7 +25,10 @@ __all__ = ["INPUTS", "Signal", "check", "checks", "select", "signal", "signals",
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-INPUTS = {"pred_probs": "out-of-sample probabilities of the user's own model"}
+INPUTS = {
+    "pred_probs": "out-of-sample probabilities of the user's own model",
+    "annotations": "what several people said about the images",
+}
 """What a user may hand to an audit besides the dataset; a signal of the same name is replaced by it."""
 
 SWEPT = {
@@ -36,6 +39,9 @@ SWEPT = {
     "image_errors": "reason why a file can't be decoded, for those that can't",
 }
 """Signals that the sweep over the images provides."""
+
+PLACE = {"workplace": "device and cache, for signals that take long"}
+"""What an audit itself hands to its signals."""
 
 _checks: dict[str, Check] = {}
 _signals: dict[str, Signal] = {}
@@ -174,7 +180,7 @@ def _discover() -> None:
     for package in (dataaudit.signals, dataaudit.checks):
         for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
             importlib.import_module(module.name)
-    provided = {*INPUTS, *SWEPT, *_signals, *(field.name for field in dataclasses.fields(Tables))}
+    provided = {*INPUTS, *SWEPT, *PLACE, *_signals, *(field.name for field in dataclasses.fields(Tables))}
     declared: list[Check | Signal] = [*_checks.values(), *_signals.values()]
     for found in declared:
         for need in found.needs:

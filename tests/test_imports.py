@@ -26,6 +26,7 @@ ROOMS = (
     "formats",
     "tables",
     "sweep",
+    "annotators",
     "signals",
     "checks",
     "decisions",
