@@ -23,6 +23,7 @@ __all__ = [
     "Report",
     "Source",
     "Tables",
+    "Workplace",
 ]
 
 Level = Literal["image", "object", "class", "dataset"]
@@ -146,6 +147,23 @@ class Neighbors:
     ids: pd.Index
     indices: np.ndarray[Any, np.dtype[np.int64]]
     similarities: np.ndarray[Any, np.dtype[np.float32]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workplace:
+    """Where and how signals that take long are computed.
+
+    Attributes:
+        cache: folder of the cached signals; None keeps nothing.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        backbone: name of the audit's backbone; None for one of the user's own.
+        progress: show progress bars.
+    """
+
+    cache: Path | None = None
+    device: str = "auto"
+    backbone: str | None = None
+    progress: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
