@@ -48,6 +48,11 @@ def _reading(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--option", action="append", default=[], metavar="KEY=VALUE",
                          help="option of the format, such as label=species; may be repeated")  # fmt: skip
+    command.add_argument(
+        "--annotations", metavar="FILE", help="what several people said about the images: .csv, .parquet"
+    )
+    command.add_argument("--annotation-column", action="append", default=[], metavar="KIND=NAME",
+                         help="column of the annotations: sample, annotator, label; may be repeated")  # fmt: skip
     command.add_argument("--backbone", metavar="NAME", help="efficientnet_lite0, resnet50, timm:NAME, ...")
     command.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, mps")
     command.add_argument("-q", "--quiet", action="store_true", help="no progress bars")

@@ -73,6 +73,8 @@ def _report(given: argparse.Namespace, settings: config.Config) -> Report:
         backbone=given.backbone or settings.backbone,
         device=given.device or settings.device,
         pred_probs=probabilities,
+        annotations=given.annotations,
+        annotation_columns=_options(given.annotation_column),
         progress=not quiet,
     )
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from dataaudit import __version__, decisions, formats, registry, state
+from dataaudit import __version__, annotators, decisions, formats, registry, state
+from dataaudit.annotators import Annotations
 from dataaudit.errors import DataAuditError, InputError, MissingDependencyError, Unavailable, nearest
 from dataaudit.progress import bar
 from dataaudit.registry import Signal
@@ -39,6 +40,8 @@ def audit(
     backbone: str | Backbone = "efficientnet_lite0",
     device: str = "auto",
     pred_probs: pd.DataFrame | np.ndarray[Any, Any] | None = None,
+    annotations: str | Path | pd.DataFrame | Annotations | None = None,
+    annotation_columns: Mapping[str, str] | None = None,
     cache: Path | None = None,
     format: str | None = None,  # noqa: A002
     options: Mapping[str, str] | None = None,
@@ -57,6 +60,9 @@ def audit(
         pred_probs: out-of-sample probabilities of your own model in place of the baseline's, (n, k): a table
             with sample ids and classes, or an array in the order of the labeled samples and of the sorted
             classes.
+        annotations: what several people said about the images, a file or a table; see
+            `dataaudit.annotators.read` for its shapes.
+        annotation_columns: names of its columns that aren't recognised, such as ``{"sample": "img"}``.
         cache: folder of the cached signals; by default ``.dataaudit/cache`` beside the dataset, and none for
             tables made by hand.
         format: name of the format, when it isn't to be detected.
@@ -84,6 +90,8 @@ def audit(
     run.timings["load"] = time.perf_counter() - started
     if pred_probs is not None:
         run.give("pred_probs", _user_probabilities(pred_probs, tables))
+    if annotations is not None:
+        run.give("annotations", annotators.read(annotations, tables, columns=annotation_columns))
     outcomes, skipped = run.outcomes()
     verdicts = decisions.latest(tables.source) if tables.source is not None else {}
     items = findings_of(outcomes, run.tables, {key: found.verdict for key, found in verdicts.items()})
