@@ -188,10 +188,10 @@ def _frame(frame: pd.DataFrame) -> _Table:
 
 
 def _text(value: Any) -> str:
-    if value is None or value is pd.NA or value is pd.NaT or value != value:  # noqa: PLR0124
+    if value is None or value is pd.NA or value is pd.NaT:
         return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
+    if isinstance(value, (float, np.floating)):
+        return "" if np.isnan(value) else str(int(value)) if float(value).is_integer() else str(value)
     return str(value).strip()
 
 
@@ -263,6 +263,13 @@ def _class_columns(names: Sequence[str], tables: Tables) -> dict[str, str]:
 
 
 def _counts(table: _Table, sample: str, counted: Mapping[str, str]) -> pd.DataFrame:
+    twice = table.cells[sample].duplicated().to_numpy()
+    if twice.any():
+        row = int(twice.argmax())
+        raise InputError(
+            f"The sample {table.cells[sample].iloc[row]!r} has numbers of votes already{table.of(row)}.",
+            where=table.where(row),
+        )
     parts = []
     for column, name in counted.items():
         numbers = pd.to_numeric(table.cells[column].replace("", "0"), errors="coerce")
@@ -346,7 +353,7 @@ def _samples(names: pd.Series[str], rows: Any, table: _Table, tables: Tables) ->
         raise InputError(
             f"The dataset has no sample {lost[0]!r}{more}{table.of(row)}.",
             where=table.where(row),
-            fix=f"Expected ids such as {', '.join(map(repr, list(ids[:2])))}, or the end of one that is unique.",
+            fix=f"Expected ids such as {', '.join(map(repr, list(ids[:2])))}, or an end of one that is unique.",
         )
     return [known[each] for each in names]
 

@@ -59,9 +59,8 @@ def label_differs_from_consensus(
         label_id, row = str(index[at]), int(rows[at])
         old, new = str(known.classes[given[at]]), str(known.classes[best[at]])
         right = float(score[at])
-        messages[label_id] = (
-            f"{_said(known, row)}: the chance that {old!r} is right is {right:.1%}.", new, float(chances[at, best[at]]),
-        )  # fmt: skip
+        message = f"{_said(known, row)}: the chance that {old!r} is right is {right:.1%}."
+        messages[label_id] = (message, new, float(chances[at, best[at]]))
         sample_id = str(known.ids[row])
         fixes[label_id] = Fix(
             op="relabel", sample_id=sample_id, label_id=label_id, old=old, new=new,
@@ -106,14 +105,13 @@ def annotator_unreliable(
     table = table[table["n"] > 0]
     if not len(table):
         raise Unavailable("no image was labeled by two people, and there is nothing else to judge them by")
-    worse = table["usual"] - table["right"]
-    odds = (1 - table["right"]) / np.maximum(1 - table["usual"], 1e-6)
-    flagged = (
-        (table["p"] * len(table) <= max_p) & (table["n"] >= min_votes) & (worse >= min_excess) & (odds >= 2)
-    )
+    wrong, expected = 1 - table["right"], 1 - table["usual"]
+    significant = (table["p"] * len(table) <= max_p) & (table["n"] >= min_votes)
+    flagged = (significant & (wrong >= expected + min_excess) & (wrong >= 2 * expected)).astype(bool)
     messages = {
-        str(name): f"Right in {row['right']:.0%} of {int(row['n']):,} labels (95 % interval {row['low']:.0%} "
-        f"to {row['high']:.0%}); others would be in {row['usual']:.0%} of them.{_habit(known, int(row['at']))}"
+        str(name): f"Right in {row['right']:.0%} of {int(row['n']):,} labels "
+        f"(95 % interval {row['low']:.0%} to {row['high']:.0%}); "
+        f"others would be in {row['usual']:.0%} of them.{_habit(known, int(row['at']))}"
         for name, row in table[flagged].iterrows()
     }
     evidence = table.loc[flagged, ["n", "right", "low", "high", "usual"]].assign(message=pd.Series(messages))

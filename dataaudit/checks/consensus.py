@@ -60,7 +60,8 @@ class Votes:
         """(n, k) votes of each image for each class."""
         cells = self.rows * self.n_classes + self.names
         size = self.n_rows * self.n_classes
-        return np.bincount(cells, self.weights, size).reshape(self.n_rows, self.n_classes)
+        counts = np.bincount(cells, self.weights, size).astype(np.float64)
+        return counts.reshape(self.n_rows, self.n_classes)
 
     def edges(self) -> Ints:
         """(n_people + 1,) where the votes of each annotator begin and end."""
