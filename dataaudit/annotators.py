@@ -353,7 +353,7 @@ def _samples(names: pd.Series[str], rows: Any, table: _Table, tables: Tables) ->
         raise InputError(
             f"The dataset has no sample {lost[0]!r}{more}{table.of(row)}.",
             where=table.where(row),
-            fix=f"Expected ids such as {', '.join(map(repr, list(ids[:2])))}, or an end of one that is unique.",
+            fix=f"Expected ids such as {', '.join(map(repr, list(ids[:2])))}, or the unique end of one.",
         )
     return [known[each] for each in names]
 

@@ -107,7 +107,8 @@ def annotator_unreliable(
         raise Unavailable("no image was labeled by two people, and there is nothing else to judge them by")
     wrong, expected = 1 - table["right"], 1 - table["usual"]
     significant = (table["p"] * len(table) <= max_p) & (table["n"] >= min_votes)
-    flagged = (significant & (wrong >= expected + min_excess) & (wrong >= 2 * expected)).astype(bool)
+    large = (wrong >= expected + min_excess) & (wrong >= 2 * expected)
+    flagged: pd.Series[bool] = (significant & large).astype(bool)
     messages = {
         str(name): f"Right in {row['right']:.0%} of {int(row['n']):,} labels "
         f"(95 % interval {row['low']:.0%} to {row['high']:.0%}); "
