@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -205,6 +205,8 @@ class _Findings:
                 f"No sample has the class {label!r}. {nearest(label, self.classes)}", where=where,
                 fix="For a class that is new, read the decisions with new_classes=True.",
             )  # fmt: skip
+        if finding.fix is not None and finding.fix.op == "rename":
+            return replace(finding.fix, new=label)
         label_id = self.label_of(finding, where)
         row: Any = self.labels.loc[label_id]
         old = None if pd.isna(row["name"]) else str(row["name"])

@@ -7,7 +7,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from dataaudit import decisions as decided
 from dataaudit import formats, journal, state
 from dataaudit.errors import ConflictError, InputError, nearest
-from dataaudit.types import Decision, Finding, Fix, Report, Source
+from dataaudit.types import Decision, Finding, Fix, Report, Source, Tables
 
 __all__ = ["Applied", "Plan", "Planned", "Undone", "apply", "history", "plan", "undo"]
 
@@ -146,7 +146,8 @@ def plan(
         decisions = decided.read(decisions, report)
     by_key = {decision.finding: decision for decision in decisions or ()}
     findings = _of_codes(report, codes)
-    candidates = [*_accepted(findings, by_key), *_probable(findings, by_key, min_probability)]
+    asked = [*_accepted(findings, by_key), *_probable(findings, by_key, min_probability)]
+    candidates = _renamed(asked, report.tables)
     chosen, left_out = _one_a_sample(candidates)
     chosen, orphans = _keep_merged(chosen)
     items = sorted(chosen, key=lambda item: _place(item.fix))
@@ -294,6 +295,34 @@ def _planned(finding: Finding, fix: Fix, decision: Decision | None) -> Planned:
 
 def _weight(item: Planned) -> tuple[bool, bool, float]:
     return item.decided, item.fix.op != "relabel", item.probability or 0.0
+
+
+def _renamed(asked: Sequence[Planned], tables: Tables) -> list[Planned]:
+    """Each renaming of a class as a fix of each of its labels; those with a decision of their own follow it."""
+    renames = {item.fix.old: item for item in asked if item.fix.op == "rename"}
+    if not renames:
+        return list(asked)
+    into = {old: str(item.fix.new) for old, item in renames.items()}
+    others = []
+    for item in asked:
+        new = item.fix.new
+        if item.fix.op == "relabel" and new in into:
+            item = replace(item, fix=replace(item.fix, new=into[new]))
+        if item.fix.op not in ("rename", "relabel") or (item.fix.op == "relabel" and item.fix.old != item.fix.new):
+            others.append(item)
+    decided = {item.fix.label_id for item in others if item.decided}
+    labels = tables.labels[tables.labels["name"].isin(list(into)) & ~tables.labels.index.isin(decided)]
+    has = set(zip(tables.labels["sample_id"], tables.labels["name"], strict=True))
+    for label_id, sample_id, name, locator in zip(
+        labels.index, labels["sample_id"], labels["name"], labels["locator"], strict=True
+    ):
+        item, twice = renames[name], (sample_id, into[name]) in has
+        fix = Fix(
+            op="remove" if twice else "relabel", sample_id=str(sample_id), label_id=str(label_id),
+            locator=locator, old=name, new=None if twice else into[name],
+        )  # fmt: skip
+        others.append(replace(item, fix=fix))
+    return others
 
 
 def _one_a_sample(candidates: Sequence[Planned]) -> tuple[list[Planned], dict[str, str]]:

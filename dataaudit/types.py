@@ -28,10 +28,10 @@ __all__ = [
 
 Level = Literal["image", "object", "class", "dataset"]
 Verdict = Literal["accept", "keep", "other", "skip"]
-Op = Literal["relabel", "add", "remove", "drop", "merge"]
+Op = Literal["relabel", "rename", "add", "remove", "drop", "merge"]
 
 VERDICTS: tuple[Verdict, ...] = ("accept", "keep", "other", "skip")
-OPS: tuple[Op, ...] = ("relabel", "add", "remove", "drop", "merge")
+OPS: tuple[Op, ...] = ("relabel", "rename", "add", "remove", "drop", "merge")
 IMAGE_COLUMNS = ("filepath", "width", "height", "split", "digest")
 LABEL_COLUMNS = ("sample_id", "name", "geometry", "locator")
 
@@ -171,11 +171,12 @@ class Fix:
     """One reversible edit.
 
     Attributes:
-        op: ``relabel`` (the label becomes `new`), ``add`` (the image gets the class `new` besides those it
-            has), ``remove`` (it loses the class `old`), ``drop`` (the sample leaves the dataset) or ``merge``
-            (the sample leaves it in favour of the sample `new`, which shows the same image).
-        sample_id: the sample that is edited.
-        label_id: the label that is edited.
+        op: ``relabel`` (the label becomes `new`), ``rename`` (every label of the class `old` becomes `new`; a
+            plan makes a relabel of each), ``add`` (the image gets the class `new` besides those it has),
+            ``remove`` (it loses the class `old`), ``drop`` (the sample leaves the dataset) or ``merge`` (the
+            sample leaves it in favour of the sample `new`, which shows the same image).
+        sample_id: the sample that is edited; empty for a ``rename``.
+        label_id: the label that is edited; empty for a ``rename``.
         locator: where the label stands in its source.
         old: the class that the source must still hold; None for an unlabeled sample and for an ``add``.
             A sample with several classes leaves the dataset with all of them, sorted and joined by ", ".
