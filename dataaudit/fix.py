@@ -298,17 +298,16 @@ def _weight(item: Planned) -> tuple[bool, bool, float]:
 
 
 def _renamed(asked: Sequence[Planned], tables: Tables) -> list[Planned]:
-    """Each renaming of a class as a fix of each of its labels; those with a decision of their own follow it."""
+    """Each renaming of a class as a fix of each of its labels, but for those with a decision of their own."""
     renames = {item.fix.old: item for item in asked if item.fix.op == "rename"}
     if not renames:
         return list(asked)
     into = {old: str(item.fix.new) for old, item in renames.items()}
     others = []
     for item in asked:
-        new = item.fix.new
-        if item.fix.op == "relabel" and new in into:
-            item = replace(item, fix=replace(item.fix, new=into[new]))
-        if item.fix.op not in ("rename", "relabel") or (item.fix.op == "relabel" and item.fix.old != item.fix.new):
+        if item.fix.op == "relabel" and item.fix.new in into:
+            item = replace(item, fix=replace(item.fix, new=into[item.fix.new]))
+        if item.fix.op != "rename" and item.fix.old != item.fix.new:
             others.append(item)
     decided = {item.fix.label_id for item in others if item.decided}
     labels = tables.labels[tables.labels["name"].isin(list(into)) & ~tables.labels.index.isin(decided)]
