@@ -6,10 +6,13 @@ It is asked for with ``audit(..., baseline="finetune")`` and takes minutes to ho
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
-from dataaudit.errors import MissingDependencyError
+from dataaudit.errors import InputError, MissingDependencyError
 from dataaudit.registry import signal
 from dataaudit.signals.backbones import DEFAULT
 from dataaudit.signals.finetune.dynamics import Finetuned, dynamics_of, tempered
@@ -124,22 +127,28 @@ def finetuned_dynamics(finetuned: Finetuned) -> pd.DataFrame:
     return finetuned.dynamics
 
 
-def ready(model: str, *, pretrained: bool = True) -> None:
-    """Find out, before anything else is done, whether the model can be fine-tuned here.
+def ready(settings: Mapping[str, Any], backbone: str | None) -> None:
+    """Find out, before anything else is done, whether a network can be fine-tuned here.
 
     Args:
-        model: as the setting of `finetuned`.
-        pretrained: whether its weights are needed.
+        settings: of `finetuned`.
+        backbone: name of the audit's backbone; None for one of the user's own.
 
     Raises:
-        InputError: no model has the name.
+        InputError: a setting is out of range, or no model has the name.
         MissingDependencyError: Lightning or timm isn't installed, or the weights are neither here nor to be
             had.
     """
+    chosen = Settings(**settings)
+    if not chosen.model and backbone is None:
+        raise InputError(
+            "The backbone is a module of your own; the baseline 'finetune' makes its networks by name.",
+            fix="Set the model of the signal finetuned, such as 'resnet18' or 'package.module:function'.",
+        )
     _need_lightning()
     from dataaudit.signals.finetune.models import build, recipe_named
 
-    build(recipe_named(model, pretrained=pretrained), 2)
+    build(recipe_named(chosen.model or backbone or DEFAULT, pretrained=chosen.pretrained), 2)
 
 
 def _need_lightning() -> None:
