@@ -19,7 +19,7 @@ from dataaudit.errors import DataAuditError, InputError, MissingDependencyError,
 from dataaudit.progress import bar
 from dataaudit.registry import Signal
 from dataaudit.sweep import Embedder, Swept, sweep
-from dataaudit.types import Check, Finding, Outcome, Report, Source, Tables
+from dataaudit.types import Check, Finding, Outcome, Report, Source, Tables, Workplace
 
 if TYPE_CHECKING:
     import fiftyone as fo
@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 __all__ = ["audit", "embed"]
 
 _FIELDS = ("images", "labels", "predictions", "classes", "task")
+_BASELINES: Mapping[str, Mapping[str, str]] = {
+    "probe": {},
+    "finetune": {"pred_probs": "finetuned_probs", "training_dynamics": "finetuned_dynamics"},
+}
+"""The signals that a baseline puts in place of others."""
 
 
 def audit(
@@ -38,6 +43,7 @@ def audit(
     ignore: Sequence[str] = (),
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     backbone: str | Backbone = "efficientnet_lite0",
+    baseline: str = "probe",
     device: str = "auto",
     pred_probs: pd.DataFrame | np.ndarray[Any, Any] | None = None,
     annotations: str | Path | pd.DataFrame | Annotations | None = None,
@@ -56,10 +62,13 @@ def audit(
         settings: settings of checks by code and of signals by name, such as ``{"near_duplicates":
             {"min_similarity": 0.9}}``.
         backbone: its name (see `dataaudit.signals.backbones.backbone_named`) or a backbone of your own.
+        baseline: what judges the labels: ``probe``, a regression and neighbours on the backbone's features,
+            in seconds; or ``finetune``, a network fine-tuned in folds, in minutes to hours (see
+            `dataaudit.signals.finetune.finetuned` and its settings).
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         pred_probs: out-of-sample probabilities of your own model in place of the baseline's, (n, k): a table
             with sample ids and classes, or an array in the order of the labeled samples and of the sorted
-            classes.
+            classes. Of a multi-label dataset all samples, labeled or not, and rows need not sum to 1.
         annotations: what several people said about the images, a file or a table; see
             `dataaudit.annotators.read` for its shapes.
         annotation_columns: names of its columns that aren't recognised, such as ``{"sample": "img"}``.
@@ -83,13 +92,15 @@ def audit(
         checks=registry.select(select, ignore),
         settings=settings or {},
         backbone=backbone,
+        baseline=baseline,
         device=device,
         cache=cache if cache is not None or tables.source is None else _own_cache(tables.source),
         progress=progress,
     )
     run.timings["load"] = time.perf_counter() - started
     if pred_probs is not None:
-        run.give("pred_probs", _user_probabilities(pred_probs, tables))
+        name = "multilabel_probs" if tables.task == "multilabel" else "pred_probs"
+        run.give(name, _user_probabilities(pred_probs, tables))
     if annotations is not None:
         run.give("annotations", annotators.read(annotations, tables, columns=annotation_columns))
     outcomes, skipped = run.outcomes()
@@ -172,13 +183,14 @@ class _Run:
         checks: Sequence[Check],
         settings: Mapping[str, Mapping[str, Any]],
         backbone: str | Backbone,
+        baseline: str,
         device: str,
         cache: Path | None,
         progress: bool,
     ) -> None:
         self.tables, self._checks, self._cache, self._progress = tables, checks, cache, progress
-        self._backbone, self._device = backbone, device
-        self._signals = registry.signals()
+        self._backbone, self._device, self._baseline = backbone, device, baseline
+        self._signals = dict(registry.signals())
         unknown = set(settings) - set(self._signals) - set(registry.checks())
         if unknown:
             known = [*self._signals, *registry.checks()]
@@ -190,6 +202,10 @@ class _Run:
         self._settings = {
             name: registry.with_settings(found, settings.get(name, {})) for name, found in declared.items()
         }
+        if baseline not in _BASELINES:
+            raise InputError(f"There is no baseline {baseline!r}. {nearest(baseline, _BASELINES)}")
+        for name, other in _BASELINES[baseline].items():
+            self._signals[name], self._settings[name] = self._signals[other], self._settings[other]
         self._values: dict[str, Any] = {}
         self._keys: dict[str, str] = {}
         self._given: set[str] = set()
@@ -213,6 +229,7 @@ class _Run:
             "select": [select] if isinstance(select, str) else list(select),
             "ignore": [ignore] if isinstance(ignore, str) else list(ignore),
             "backbone": name,
+            "baseline": self._baseline,
             "settings": used
             | {name: dict(self._settings[name]) for name in self._signals if self._settings[name]},
             "given": sorted(self._given),
@@ -268,6 +285,8 @@ class _Run:
             if value is None:
                 raise Unavailable(f"the dataset has no {name}")
             return value
+        if name == "pred_probs" and self.tables.task == "multilabel":
+            raise Unavailable("images have several labels here, which LBL003 and LBL004 look at")
         found = self._signals.get(name)
         if found is None:
             raise Unavailable(f"it needs {name}: {registry.INPUTS.get(name, registry.SWEPT.get(name, ''))}")
@@ -302,9 +321,7 @@ class _Run:
         ids = self._embeddings.index
         digests = "".join(self.tables.images["digest"].loc[ids])
         if name == "labels":
-            named = (
-                self.tables.labels.drop_duplicates("sample_id").set_index("sample_id")["name"].reindex(ids)
-            )
+            named = _names(self.tables, "\1").reindex(ids)
             return _md5(digests + "\0".join(named.fillna("").astype(str)))
         return _md5(f"{digests}{self._embedder_name}")
 
@@ -318,8 +335,18 @@ class _Run:
                 wanted += self._signals[name].needs if name in self._signals else ()
         return needed
 
+    def _ready_to_finetune(self) -> Workplace:
+        # Before the sweep: whoever misspelt a model or lacks a package needn't wait for it.
+        from dataaudit.signals.finetune import ready
+
+        backbone = self._backbone if isinstance(self._backbone, str) else None
+        ready(self._settings["finetuned"], backbone)
+        return Workplace(cache=self._cache, device=self._device, backbone=backbone, progress=self._progress)
+
     def _sweep_once(self) -> None:
         started = time.perf_counter()
+        if "workplace" in self._needed():
+            self._values["workplace"] = self._ready_to_finetune()
         embedder = _embedder(self._backbone, self._device) if "embeddings" in self._needed() else None
         # The contents of a version are what DVC says they are; those of other tables may have changed since.
         source = self.tables.source
@@ -355,24 +382,34 @@ def _md5(text: str) -> str:
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
+def _names(tables: Tables, separator: str) -> pd.Series[Any]:
+    """The class of each labeled sample, or its classes in their order, joined."""
+    named = tables.labels.dropna(subset="name")
+    if named["sample_id"].is_unique:
+        return named.set_index("sample_id")["name"]
+    return named.sort_values("name").groupby("sample_id")["name"].agg(separator.join)
+
+
 def digest_of(tables: Tables) -> str:
     """Digest of contents, labels and splits; where a file lies doesn't count, what it says does."""
-    named = tables.labels.set_index("sample_id")["name"].astype(str)
-    if not named.index.is_unique:
-        named = named.groupby(level=0).agg(lambda names: "\0".join(sorted(names)))
-    columns = (tables.images["digest"], named.reindex(tables.images.index), tables.images["split"])
+    named = _names(tables, "\0").reindex(tables.images.index, fill_value="None").astype(str)
+    columns = (tables.images["digest"], named, tables.images["split"])
     lines = zip(*([str(value) for value in column] for column in columns), strict=True)
     return _md5("\n".join(sorted("\t".join(line) for line in lines)))
 
 
 def _user_probabilities(values: pd.DataFrame | np.ndarray[Any, Any], tables: Tables) -> pd.DataFrame:
+    several = tables.task == "multilabel"
     labeled = tables.labels.dropna(subset="name").drop_duplicates("sample_id")
+    if several:
+        labeled = labeled.set_index("sample_id").reindex(tables.images.index).reset_index(names="sample_id")
     if not isinstance(values, pd.DataFrame):
         expected = (len(labeled), len(tables.classes))
         if np.shape(values) != expected:
             raise InputError(
-                f"pred_probs has the shape {np.shape(values)}; expected {expected}: one row for each labeled "
-                "sample, in the order of the dataset, and one column for each class, in sorted order.",
+                f"pred_probs has the shape {np.shape(values)}; expected {expected}: one row for each "
+                f"{'' if several else 'labeled '}sample, in the order of the dataset, and one column for "
+                "each class, in sorted order.",
                 fix="A DataFrame with sample ids and classes needs no order.",
             )
         values = pd.DataFrame(values, index=pd.Index(labeled["sample_id"]), columns=pd.Index(tables.classes))
@@ -381,7 +418,7 @@ def _user_probabilities(values: pd.DataFrame | np.ndarray[Any, Any], tables: Tab
             twice = names[names.duplicated()][0]
             raise InputError(f"pred_probs has the {axis} {twice!r} more than once.")
     strange = [name for name in values.columns if name not in tables.classes]
-    missing = [name for name in sorted(set(labeled["name"])) if name not in values.columns]
+    missing = [name for name in sorted(set(tables.labels["name"].dropna())) if name not in values.columns]
     if strange or missing:
         raise InputError(
             f"The columns of pred_probs are not the dataset's classes: {strange or missing} "
@@ -395,6 +432,8 @@ def _user_probabilities(values: pd.DataFrame | np.ndarray[Any, Any], tables: Tab
     if not len(rows):
         raise InputError("No row of pred_probs has the id of a labeled sample.")
     numbers = rows.to_numpy()
+    if several:
+        return _in_range(rows)
     sums = numbers.sum(1)
     wrong = ~np.isfinite(sums) | (np.abs(sums - 1) > 1e-2) | (numbers < 0).any(1)
     if wrong.any():
@@ -406,20 +445,40 @@ def _user_probabilities(values: pd.DataFrame | np.ndarray[Any, Any], tables: Tab
     return rows
 
 
+def _in_range(rows: pd.DataFrame) -> pd.DataFrame:
+    """The probabilities of classes that don't exclude each other, which are in [0, 1] and sum to anything."""
+    numbers = rows.to_numpy()
+    wrong = ~((numbers >= 0) & (numbers <= 1))
+    if wrong.any():
+        row, column = (int(at[0]) for at in np.nonzero(wrong))
+        raise InputError(
+            f"pred_probs holds {numbers[row, column]} for {rows.index[row]!r} and {rows.columns[column]!r}; "
+            "expected a probability from 0 to 1.",
+            fix="Apply a sigmoid to the logits of a multi-label model.",
+        )
+    return rows
+
+
 def findings_of(
     outcomes: Mapping[str, Outcome], tables: Tables, verdicts: Mapping[str, Any]
 ) -> tuple[Finding, ...]:
     """The flagged items of all checks, worst first within each check."""
     sample_of = tables.labels["sample_id"]
-    given = tables.labels.drop_duplicates("sample_id").set_index("sample_id")["name"]
+    own, given = tables.labels["name"], _names(tables, ", ")
     digests = tables.images["digest"]
     items: list[Finding] = []
     for code, outcome in outcomes.items():
         level = registry.checks()[code].level if code in registry.checks() else "image"
         flagged = outcome.flagged.index[outcome.flagged.to_numpy(dtype=bool)]
         for item_id in outcome.score.loc[flagged].sort_values(kind="stable").index:
-            sample_id = {"object": sample_of.get(item_id), "image": item_id}.get(level)
-            name = given.get(sample_id)
+            if level == "object":
+                sample_id, name = sample_of.get(item_id), own.get(item_id)
+                if sample_id is None and outcome.evidence is not None and "sample_id" in outcome.evidence:
+                    # A label that isn't there yet
+                    sample_id = outcome.evidence.at[item_id, "sample_id"]
+            else:
+                sample_id = item_id if level == "image" else None
+                name = given.get(sample_id)
             items.append(
                 _finding(code, outcome, str(item_id), sample_id, name, digests.get(sample_id), verdicts)
             )
@@ -438,6 +497,7 @@ def _finding(
     known = dict(outcome.evidence.loc[item_id]) if outcome.evidence is not None else {}
     message = str(known.pop("message", registry.checks()[code].summary if code in registry.checks() else ""))
     suggested = known.pop("suggested", None)
+    known.pop("sample_id", None)
     suggested = None if pd.isna(suggested) else str(suggested)
     given = None if pd.isna(name) else str(name)
     probability = None

@@ -95,4 +95,5 @@ _PACKED: dict[str, tuple[Callable[[Any, pd.Index], Arrays], Callable[[Arrays, pd
     "neighbors": (_pack_neighbors, _unpack_neighbors),
     "near_duplicates": (_pack_groups, _unpack_groups),
     "pred_probs": (_pack_probabilities, _unpack_probabilities),
+    "multilabel_probs": (_pack_probabilities, _unpack_probabilities),
 }
