@@ -28,6 +28,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 INPUTS = {
     "pred_probs": "out-of-sample probabilities of the user's own model",
     "annotations": "what several people said about the images",
+    "training_dynamics": "how each label fared while a model was trained: loss, margin, confidence",
 }
 """What a user may hand to an audit besides the dataset; a signal of the same name is replaced by it."""
 
