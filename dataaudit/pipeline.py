@@ -123,7 +123,6 @@ def embed(
     tables: Tables,
     *,
     backbone: str | Backbone = "efficientnet_lite0",
-    baseline: str = "probe",
     device: str = "auto",
     progress: bool = True,
 ) -> pd.DataFrame:
