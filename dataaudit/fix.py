@@ -307,7 +307,8 @@ def _renamed(asked: Sequence[Planned], tables: Tables) -> list[Planned]:
     for item in asked:
         if item.fix.op == "relabel" and item.fix.new in into:
             item = replace(item, fix=replace(item.fix, new=into[item.fix.new]))
-        if item.fix.op != "rename" and item.fix.old != item.fix.new:
+        stays = item.fix.op == "relabel" and item.fix.old == item.fix.new
+        if item.fix.op != "rename" and not stays:
             others.append(item)
     decided = {item.fix.label_id for item in others if item.decided}
     labels = tables.labels[tables.labels["name"].isin(list(into)) & ~tables.labels.index.isin(decided)]

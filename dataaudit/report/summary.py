@@ -159,7 +159,7 @@ def _findings(report: Report) -> list[dict[str, Any]]:
         row["suggests"] = _suggests(row, report.tables)
         row["label"] = None if about is None else _text(about["name"])
         locator = (
-            finding.fix.locator if finding.fix is not None else None if about is None else about["locator"]
+            finding.fix.locator if finding.fix is not None and finding.fix.op != "rename" else None if about is None else about["locator"]
         )
         row["locator"] = dataclasses.asdict(locator) if dataclasses.is_dataclass(locator) else None  # type: ignore[arg-type]
         rows.append(row)
@@ -225,10 +225,16 @@ def _label_chances(considered: list[dict[str, Any]]) -> dict[str, float | None]:
     """The highest probability of each label that a check of labels flags, or None where there is none."""
     chances: dict[str, float | None] = {}
     for finding in considered:
-        if finding["code"].startswith("LBL"):
+        if _judges_label(finding):
             known = [p for p in (finding["probability"], chances.get(finding["item_id"])) if p is not None]
             chances[finding["item_id"]] = max(known, default=None)
     return chances
+
+
+def _judges_label(finding: Mapping[str, Any]) -> bool:
+    """Whether a finding says that a label is wrong: not that a class is odd, or that somebody should be asked."""
+    check = registry.checks().get(finding["code"])
+    return finding["code"].startswith("LBL") and (check is None or check.level == "object")
 
 
 def _n_images(findings: list[dict[str, Any]]) -> int:
@@ -244,7 +250,7 @@ def _estimate(considered: list[dict[str, Any]], counts: Mapping[str, Any]) -> st
         return f"Nothing to fix in {images}.{kept}"
     if counts["expected_wrong"] is None:
         return f"{plural(len(considered), 'finding')} in {images}.{kept}"
-    others = sum(not finding["code"].startswith("LBL") for finding in considered)
+    others = sum(not _judges_label(finding) for finding in considered)
     wrong = round(counts["expected_wrong"])
     about = f"about {wrong:,} {'is' if wrong == 1 else 'are'}" if wrong else "less than one is"
     sentence = f"Of these {n:,} doubtful labels, {about} wrong."
@@ -304,7 +310,7 @@ def _classes(tables: Tables, considered: list[dict[str, Any]]) -> list[dict[str,
     sizes = tables.labels["name"].value_counts()
     by_class: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for finding in considered:
-        if finding["code"].startswith("LBL") and finding["given"] is not None:
+        if _judges_label(finding) and finding["given"] is not None:
             by_class[finding["given"]].append(finding)
     rows = []
     for name in tables.classes:
