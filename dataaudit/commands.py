@@ -71,6 +71,7 @@ def _report(given: argparse.Namespace, settings: config.Config) -> Report:
         ignore=_codes(getattr(given, "ignore", None)) or settings.ignore,
         settings=settings.settings,
         backbone=given.backbone or settings.backbone,
+        baseline=given.baseline or settings.baseline,
         device=given.device or settings.device,
         pred_probs=probabilities,
         annotations=given.annotations,
@@ -278,7 +279,8 @@ def _figures(source: Source, path: str) -> Mapping[str, Any] | None:
     settings = config.find(path)
     report = pipeline.audit(
         path, select=settings.select, ignore=settings.ignore, settings=settings.settings,
-        backbone=settings.backbone, device=settings.device, options=settings.options, format=source.format,
+        backbone=settings.backbone, baseline=settings.baseline, device=settings.device,
+        options=settings.options, format=source.format,
     )  # fmt: skip
     return figures_of(report)
 

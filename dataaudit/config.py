@@ -22,6 +22,7 @@ class Config:
         ignore: codes or prefixes to leave out.
         fail_on: rules of the gate, such as ``LBL>1%``; empty: any finding.
         backbone: name of the backbone.
+        baseline: what judges the labels, ``probe`` or ``finetune``.
         device: ``auto``, ``cpu``, ``cuda``, ``mps``.
         fiftyone: whether an audit from the command line is written into FiftyOne.
         options: options of the format.
@@ -33,6 +34,7 @@ class Config:
     ignore: tuple[str, ...] = ()
     fail_on: tuple[str, ...] = ()
     backbone: str = "efficientnet_lite0"
+    baseline: str = "probe"
     device: str = "auto"
     fiftyone: bool = True
     options: Mapping[str, str] = field(default_factory=dict)
@@ -45,6 +47,7 @@ _KINDS = {
     "ignore": "a list of strings",
     "fail_on": "a list of strings",
     "backbone": "a string",
+    "baseline": "a string",
     "device": "a string",
     "fiftyone": "true or false",
     "options": "a table of strings",
