@@ -54,8 +54,9 @@ def _reading(command: argparse.ArgumentParser) -> None:
     command.add_argument("--annotation-column", action="append", default=[], metavar="KIND=NAME",
                          help="column of the annotations: sample, annotator, label; may be repeated")  # fmt: skip
     command.add_argument("--backbone", metavar="NAME", help="efficientnet_lite0, resnet50, timm:NAME, ...")
-    command.add_argument("--baseline", choices=("probe", "finetune"),
-                         help="what judges the labels: features, in seconds, or a network that is fine-tuned")  # fmt: skip
+    command.add_argument(
+        "--baseline", choices=("probe", "finetune"), help="what judges the labels; finetune trains a network"
+    )
     command.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, mps")
     command.add_argument("-q", "--quiet", action="store_true", help="no progress bars")
 
