@@ -232,7 +232,7 @@ def _label_chances(considered: list[dict[str, Any]]) -> dict[str, float | None]:
 
 
 def _judges_label(finding: Mapping[str, Any]) -> bool:
-    """Whether a finding says that a label is wrong: not that a class is odd, or that somebody should be asked."""
+    """Whether a finding says that a label is wrong, not that a class is odd or somebody should be asked."""
     check = registry.checks().get(finding["code"])
     return finding["code"].startswith("LBL") and (check is None or check.level == "object")
 
