@@ -10,10 +10,20 @@ import numpy.typing as npt
 
 from dataaudit.errors import InputError
 
-__all__ = ["expected_calibration_error", "mcnemar", "wilson_interval"]
+__all__ = [
+    "expected_calibration_error",
+    "expected_errors",
+    "mcnemar",
+    "review_budget",
+    "wilson_interval",
+]
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.floating[Any]]
+
+_EXACT_UP_TO = 200
+"""Of how many uncertain items a distribution is computed exactly; it takes the square of their number."""
+_SURE = 1 - 1e-12
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -125,3 +135,99 @@ def expected_calibration_error(probability: Floats, truth: Bools, bins: int = 10
     place = np.minimum((probability * bins).astype(np.int64), bins - 1)
     gaps = np.bincount(place, weights=probability.astype(float) - truth.astype(float), minlength=bins)
     return float(np.abs(gaps).sum() / len(probability))
+
+
+def expected_errors(probability: Floats, confidence: float = 0.9) -> tuple[float, int, int]:
+    """How many of some items are wrong, when each is with a probability of its own.
+
+    Args:
+        probability: (n,) in [0, 1], the calibrated chance of each item to be wrong.
+        confidence: of the interval, in (0, 1).
+
+    Returns:
+        The expected number, and the lower and the upper end of the interval of the number itself: it is below
+        the one and above the other with a chance of at most (1 - confidence) / 2 each. The interval holds for
+        independent items and right probabilities; it doesn't know by how much the probabilities may be off.
+
+    Raises:
+        InputError: a probability isn't in [0, 1], or `confidence` not in (0, 1).
+
+    Reference:
+        Y. Hong, "On Computing the Distribution Function for the Poisson Binomial Distribution", Computational
+        Statistics and Data Analysis 59, 2013: exact for up to 200 items that are neither sure nor impossible,
+        the refined normal approximation, which knows the skewness, beyond.
+
+    >>> expected_errors(np.array([1.0, 1.0, 0.5, 0.0]))
+    (2.5, 2, 3)
+    """
+    _refuse_no_probabilities(probability)
+    if not 0 < confidence < 1:
+        raise InputError(f"The confidence is {confidence}; expected a number between 0 and 1, such as 0.9.")
+    chance = np.asarray(probability, dtype=np.float64)
+    certain = int(np.sum(chance > _SURE))
+    open_ones = chance[(chance > 1 - _SURE) & (chance <= _SURE)]
+    tail = (1 - confidence) / 2
+    ends = _exact_ends if len(open_ones) <= _EXACT_UP_TO else _approximate_ends
+    low, high = ends(open_ones, tail)
+    return float(chance.sum()), certain + low, certain + high
+
+
+def review_budget(probability: Floats, share: float) -> int:
+    """How many items must be looked at, in the order given, to find a share of the errors that are expected.
+
+    Args:
+        probability: (n,) in [0, 1], the chance of each item to be wrong, in the order of review.
+        share: of the expected number of errors, in [0, 1].
+
+    Returns:
+        The least number of items, from the first, among which that many errors are expected; 0 where none is.
+
+    Raises:
+        InputError: a probability isn't in [0, 1], or `share` not in [0, 1].
+
+    >>> review_budget(np.array([0.9, 0.6, 0.4, 0.1]), 0.75)
+    2
+    """
+    _refuse_no_probabilities(probability)
+    if not 0 <= share <= 1:
+        raise InputError(f"The share is {share}; expected a number from 0 to 1, such as 0.8.")
+    found = np.cumsum(probability, dtype=np.float64)
+    if not len(found) or found[-1] == 0 or share == 0:
+        return 0
+    # Sums in another order differ in the last digits; that must not ask for one item more.
+    return int(np.searchsorted(found, share * found[-1] * (1 - 1e-12))) + 1
+
+
+def _refuse_no_probabilities(probability: Floats) -> None:
+    if probability.ndim != 1:
+        raise InputError(f"The probabilities have the shape {probability.shape}; expected (n,).")
+    if len(probability) and not (np.min(probability) >= 0 and np.max(probability) <= 1):
+        raise InputError(
+            f"The probabilities reach from {np.min(probability)} to {np.max(probability)}; expected [0, 1]."
+        )
+
+
+def _exact_ends(chance: Floats, tail: float) -> tuple[int, int]:
+    """The quantiles of the number of events, from its distribution: one event joined after the other."""
+    n = len(chance)
+    mass = np.zeros(n + 1)
+    mass[0] = 1.0
+    for at, one in enumerate(chance.tolist(), start=1):
+        mass[1 : at + 1] = mass[1 : at + 1] * (1 - one) + mass[:at] * one
+        mass[0] *= 1 - one
+    below = np.minimum(np.cumsum(mass), 1.0)
+    low, high = np.searchsorted(below, [tail, 1 - tail - 1e-12])
+    return int(low), int(min(high, n))
+
+
+def _approximate_ends(chance: Floats, tail: float) -> tuple[int, int]:
+    """The same by the normal distribution, corrected for skewness and for whole numbers."""
+    variance = float(np.sum(chance * (1 - chance)))
+    deviation = variance**0.5
+    skewness = float(np.sum(chance * (1 - chance) * (1 - 2 * chance))) / deviation**3
+    middle, z = float(chance.sum()), NormalDist().inv_cdf(1 - tail)
+    ends = []
+    for side in (-z, z):
+        moved = side + skewness * (side * side - 1) / 6
+        ends.append(int(np.clip(np.ceil(middle + deviation * moved - 0.5), 0, len(chance))))
+    return ends[0], ends[1]

@@ -380,6 +380,22 @@ class Report:
         table = pd.DataFrame(rows, columns=columns).set_index("key")
         return table.astype({"score": "float64", "probability": "float64"})
 
+    def expected(self, code: str = "LBL001") -> dict[str, Any]:
+        """How many errors a check expects, in all and among the first to look at, and the review budget.
+
+        Args:
+            code: a check whose outcome has probabilities.
+
+        Returns:
+            See `dataaudit.report.expected.expected`.
+
+        Raises:
+            InputError: the check didn't run, or has no probabilities.
+        """
+        from dataaudit.report.expected import expected
+
+        return expected(self, code)
+
     def __repr__(self) -> str:
         counts = pd.Series([finding.code for finding in self.items], dtype=str).value_counts().sort_index()
         found = ", ".join(f"{code} {n}" for code, n in counts.items()) or "none"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataaudit.errors import InputError
+from dataaudit.report.expected import foremost
 from dataaudit.report.summary import as_summary, is_grouped
 from dataaudit.report.text import percent, visible
 from dataaudit.report.thumbnails import thumbnails as make_thumbnails
@@ -65,6 +66,7 @@ def to_html(
     context = {
         "summary": summary,
         "pictures": pictures,
+        "expected": _expected(summary),
         "histogram": _histogram(summary["histogram"]),
         "matrix": _matrix(summary["matrix"]),
         "classes": _classes(summary["classes"]),
@@ -188,6 +190,49 @@ def _matrix(matrix: Mapping[str, Any]) -> dict[str, Any]:
         for name, counts in zip(matrix["classes"], matrix["counts"], strict=True)
     ]
     return {**matrix, "rows": rows, "most": most}
+
+
+def _expected(summary: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The expected errors, with the curve of what looking finds in pixels."""
+    shown = foremost(summary.get("expected", {}))
+    if shown is None:
+        return None
+    code, entry = shown
+    curve = entry["curve"]
+    last, most = max(curve[-1]["k"], 1) if curve else 1, max((one["high"] for one in curve), default=1) or 1
+
+    def point(k: float, errors: float) -> tuple[float, float]:
+        return round(PLOT_WIDTH * k / last, 2), round(PLOT_HEIGHT * (1 - errors / most), 2)
+
+    def path(key: str) -> list[str]:
+        return [f"{x} {y}" for x, y in (point(one["k"], one[key]) for one in curve)]
+
+    marks = []
+    for one in entry["budget"]:
+        reached = one["share"] * entry["errors"] - entry["confirmed"]
+        if one["k"] and reached <= most:
+            x, y = point(one["k"], reached)
+            title = f"{one['share']:.0%} of the errors: the worst {one['k']:,}"
+            marks.append({"x": x, "y": y, "title": title})
+    return {
+        **entry,
+        "code": code,
+        "line": "M" + "L".join(path("errors")) if curve else "",
+        "band": "M" + "L".join(path("low") + path("high")[::-1]) + "Z" if curve else "",
+        "marks": marks,
+        "ticks": [{"up": PLOT_HEIGHT - point(0, n)[1], "text": f"{n:,}"} for n in _round_numbers(most)],
+        "columns": [{"x": point(k, 0)[0], "text": f"{k:,}"} for k in (0, *_round_numbers(last))],
+        "width": PLOT_WIDTH,
+        "height": PLOT_HEIGHT,
+    }
+
+
+def _round_numbers(most: int) -> list[int]:
+    """Four numbers or so up to `most`, such as 20, 40 and 60, to mark an axis with."""
+    rough = most / 4
+    power = 10 ** math.floor(math.log10(max(rough, 1)))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough or factor == 10)
+    return list(range(step, most + 1, step))
 
 
 def _histogram(histogram: Mapping[str, Any] | None) -> dict[str, Any] | None:

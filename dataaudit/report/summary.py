@@ -14,6 +14,7 @@ import pandas as pd
 
 from dataaudit import registry
 from dataaudit.errors import InputError
+from dataaudit.report.expected import expected_by_check
 from dataaudit.report.groups import duplicate_groups, folder_above, shown_path
 from dataaudit.report.text import percent, plural
 from dataaudit.types import Finding, Report, Tables
@@ -38,10 +39,11 @@ def summarize(report: Report, *, max_shown: int | None = None) -> Summary:
 
     Returns:
         A dict that ``json.dumps`` takes as it is, with the keys ``schema``, ``version``, ``dataset``,
-        ``digest``, ``params``, ``counts``, ``estimate``, ``codes`` (one entry a check that ran), ``open``
-        (findings and images by code, family and ``any``, without those that a person decided to keep),
-        ``classes``, ``matrix``, ``histogram``, ``findings``, ``left_out`` (how many findings `max_shown`
-        cut), ``groups``, ``skipped``, ``timings`` (seconds by step) and ``seconds``.
+        ``digest``, ``params``, ``counts``, ``estimate``, ``expected``
+        (`dataaudit.report.expected.expected` of each check with probabilities, by code), ``codes`` (one entry
+        a check that ran), ``open`` (findings and images by code, family and ``any``, without those that a
+        person decided to keep), ``classes``, ``matrix``, ``histogram``, ``findings``, ``left_out`` (how many
+        findings `max_shown` cut), ``groups``, ``skipped``, ``timings`` (seconds by step) and ``seconds``.
 
     Raises:
         InputError: `max_shown` is negative.
@@ -60,6 +62,7 @@ def summarize(report: Report, *, max_shown: int | None = None) -> Summary:
         "params": _plain(report.params),
         "counts": counts,
         "estimate": _estimate(considered, counts),
+        "expected": expected_by_check(report),
         "codes": _codes(report, findings, considered),
         "open": _open(considered),
         "classes": _classes(report.tables, considered),
@@ -159,7 +162,11 @@ def _findings(report: Report) -> list[dict[str, Any]]:
         row["suggests"] = _suggests(row, report.tables)
         row["label"] = None if about is None else _text(about["name"])
         locator = (
-            finding.fix.locator if finding.fix is not None and finding.fix.op != "rename" else None if about is None else about["locator"]
+            finding.fix.locator
+            if finding.fix is not None and finding.fix.op != "rename"
+            else None
+            if about is None
+            else about["locator"]
         )
         row["locator"] = dataclasses.asdict(locator) if dataclasses.is_dataclass(locator) else None  # type: ignore[arg-type]
         rows.append(row)
