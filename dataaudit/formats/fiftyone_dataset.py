@@ -89,11 +89,16 @@ def from_dataset(dataset: fo.Dataset, *, label_field: str | None = None) -> Tabl
     return Tables(
         images=images,
         labels=labels,
-        classes=tuple(sorted({name for name in names if name is not None})),
+        classes=tuple(sorted({*_declared(dataset, label_field), *(name for name in names if name is not None)})),
         source=Source(
             format=NAME, root=None, path=dataset.name, anchor=_anchor(), options={"label_field": label_field}
         ),
     )
+
+
+def _declared(dataset: fo.Dataset, label_field: str) -> list[str]:
+    """The classes that the dataset names for a field, used or not."""
+    return [str(name) for name in dataset.classes.get(label_field) or dataset.default_classes or ()]
 
 
 def _splits(dataset: fo.Dataset, tags: Sequence[Sequence[str]]) -> list[str | None]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from dataaudit import state
@@ -25,7 +26,7 @@ from dataaudit.formats._shared import (
     place,
     tables,
 )
-from dataaudit.journal import Move, Operation
+from dataaudit.journal import Move, Operation, RemoveEmpty
 from dataaudit.types import Fix, Locator, Source, Tables
 
 NAME = "folder"
@@ -82,7 +83,8 @@ def read(path: Path, *, options: Mapping[str, str] | None = None) -> Tables:
         options: none are known.
 
     Returns:
-        Samples in the order of their paths. `split` is the name of the split folder as it is written.
+        Samples in the order of their paths. `split` is the name of the split folder as it is written. A class
+        folder with nothing in it is a class without labels.
 
     Raises:
         FormatError: split folders beside class folders, so that it isn't clear which is which.
@@ -100,7 +102,7 @@ def read(path: Path, *, options: Mapping[str, str] | None = None) -> Tables:
         folders = parts[:-1]
         splits.append(folders[0] if split and folders else None)
         names.append(_class_of(folders, split))
-    return tables(
+    found = tables(
         sample_ids=sample_ids,
         filepaths=filepaths,
         splits=splits,
@@ -108,6 +110,7 @@ def read(path: Path, *, options: Mapping[str, str] | None = None) -> Tables:
         locators=[Locator(file=sample_id) for sample_id in sample_ids],
         source=place(root, default_anchor(root), lambda anchor: _source(root, anchor)),
     )
+    return replace(found, classes=tuple(sorted({*found.classes, *_empty_classes(root, split)})))
 
 
 def patch(source: Source, fixes: Sequence[Fix]) -> list[Operation]:
@@ -138,7 +141,20 @@ def patch(source: Source, fixes: Sequence[Fix]) -> list[Operation]:
                 )
             dst = _free(dropped / fix.sample_id)
         operations.append(Move(src=src, dst=dst))
-    return operations
+    left = {
+        root.joinpath(*fix.sample_id.split("/")[: 2 if split else 1]) for fix in fixes if fix.op == "relabel"
+    }
+    # A class that has lost its last image to another would else be one without labels
+    return [*operations, *(RemoveEmpty(path=folder) for folder in sorted(left) if folder.is_dir())]
+
+
+def _empty_classes(root: Path, split: bool) -> Iterator[str]:
+    """Names of class folders that hold nothing at all; a folder of other files isn't a class."""
+    for above in [root / name for name in _entries(root, ())[1]] if split else [root]:
+        for name in _entries(above, ())[1]:
+            folder = above / name
+            if not folder.is_symlink() and not any(folder.iterdir()) and name.isprintable():
+                yield name
 
 
 def _source(root: Path, anchor: Path) -> Source:

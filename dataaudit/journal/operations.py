@@ -153,7 +153,7 @@ def invert(state: Path, operations: Sequence[Operation]) -> list[dict[str, Any]]
                     dataset=operation.dataset, samples=database.documents(operation.dataset, operation.ids)
                 )
             )
-        else:
+        elif not isinstance(operation, RemoveEmpty):  # moving a file back makes its folder again
             raise InputError(f"A {type(operation).__name__} can't be taken back from its record.")
     deepest_first = sorted(
         (folder for folder in made if state not in [folder, *folder.parents]), reverse=True
