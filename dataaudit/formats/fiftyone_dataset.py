@@ -89,7 +89,7 @@ def from_dataset(dataset: fo.Dataset, *, label_field: str | None = None) -> Tabl
     return Tables(
         images=images,
         labels=labels,
-        classes=tuple(sorted({*_declared(dataset, label_field), *(name for name in names if name is not None)})),
+        classes=tuple(sorted({*_declared(dataset, label_field), *filter(None, names)})),
         source=Source(
             format=NAME, root=None, path=dataset.name, anchor=_anchor(), options={"label_field": label_field}
         ),

@@ -141,11 +141,19 @@ def patch(source: Source, fixes: Sequence[Fix]) -> list[Operation]:
                 )
             dst = _free(dropped / fix.sample_id)
         operations.append(Move(src=src, dst=dst))
-    left = {
-        root.joinpath(*fix.sample_id.split("/")[: 2 if split else 1]) for fix in fixes if fix.op == "relabel"
-    }
-    # A class that has lost its last image to another would else be one without labels
-    return [*operations, *(RemoveEmpty(path=folder) for folder in sorted(left) if folder.is_dir())]
+    return [*operations, *_emptied(root, fixes)]
+
+
+def _emptied(root: Path, fixes: Sequence[Fix]) -> Iterator[RemoveEmpty]:
+    """The folders that lose all they hold to other classes, which would else be classes without labels."""
+    moved: dict[Path, set[str]] = {}
+    for fix in fixes:
+        if fix.op == "relabel":
+            *folders, name = fix.sample_id.split("/")
+            moved.setdefault(root.joinpath(*folders), set()).add(name)
+    for folder, names in sorted(moved.items()):
+        if folder != root and set(os.listdir(folder)) <= names:  # noqa: PTH208 - names alone
+            yield RemoveEmpty(path=folder)
 
 
 def _empty_classes(root: Path, split: bool) -> Iterator[str]:
