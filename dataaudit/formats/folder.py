@@ -141,19 +141,20 @@ def patch(source: Source, fixes: Sequence[Fix]) -> list[Operation]:
                 )
             dst = _free(dropped / fix.sample_id)
         operations.append(Move(src=src, dst=dst))
-    return [*operations, *_emptied(root, fixes)]
+    return [*operations, *_emptied(root, fixes, split)]
 
 
-def _emptied(root: Path, fixes: Sequence[Fix]) -> Iterator[RemoveEmpty]:
+def _emptied(root: Path, fixes: Sequence[Fix], split: bool) -> Iterator[RemoveEmpty]:
     """The folders that lose all they hold to other classes, which would else be classes without labels."""
     moved: dict[Path, set[str]] = {}
     for fix in fixes:
         if fix.op == "relabel":
             *folders, name = fix.sample_id.split("/")
             moved.setdefault(root.joinpath(*folders), set()).add(name)
-    for folder, names in sorted(moved.items()):
-        if folder != root and set(os.listdir(folder)) <= names:  # noqa: PTH208 - names alone
-            yield RemoveEmpty(path=folder)
+    for folder, names in sorted(moved.items(), reverse=True):
+        if set(os.listdir(folder)) <= names:  # noqa: PTH208 - names alone
+            depth = len(folder.relative_to(root).parts) - split
+            yield from (RemoveEmpty(path=each) for each in (folder, *folder.parents)[:depth])
 
 
 def _empty_classes(root: Path, split: bool) -> Iterator[str]:

@@ -124,7 +124,8 @@ def test_the_state_stays_where_a_ledger_is(tmp_path: Path) -> None:
 def test_a_relabel_moves_the_file_within_its_split_and_folder(tmp_path: Path) -> None:
     root = tree(tmp_path / "photos", "train/cat/deep/1.jpg", "test/dog/2.jpg")
     source = formats.read(root).source
-    [move] = formats.patch(source, [relabel("train/cat/deep/1.jpg", "cat", "dog")])
+    [move, *emptied] = formats.patch(source, [relabel("train/cat/deep/1.jpg", "cat", "dog")])
+    assert emptied == [RemoveEmpty(path=root / "train/cat/deep"), RemoveEmpty(path=root / "train/cat")]
     assert move.dst == root / "train/dog/deep/1.jpg"
 
 
