@@ -148,6 +148,16 @@ def encoded(new: str, old_raw: str, found: Layout) -> str:
     return new
 
 
+def line_end(text: str) -> str:
+    """How the lines of a text end.
+
+    >>> line_end("a,b\\r\\nc,d")
+    '\\r\\n'
+    """
+    found = _LINE_END.search(text)
+    return found.group() if found else "\n"
+
+
 def to_bytes(text: str, encoding: str, where: str) -> bytes:
     """Encode a cell.
 

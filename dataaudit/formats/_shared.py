@@ -109,6 +109,57 @@ def tables(
     return Tables(images=images, labels=labels, classes=classes, source=source)
 
 
+def set_tables(
+    *,
+    sample_ids: Sequence[str],
+    filepaths: Sequence[str],
+    splits: Sequence[str | None],
+    names: Sequence[Sequence[str]],
+    locators: Sequence[Sequence[Locator]],
+    classes: Sequence[str] = (),
+    source: Source,
+) -> Tables:
+    """The tables of a multi-label dataset, all sequences in the same order of the samples.
+
+    Args:
+        sample_ids: of each image.
+        filepaths: absolute.
+        splits: None where there is none.
+        names: the classes of each image, none of them twice.
+        locators: of each of them; one where an image has none, for the place where the first would stand.
+        classes: further classes, which no image has.
+        source: of the dataset.
+    """
+    single = tables(
+        sample_ids=sample_ids,
+        filepaths=filepaths,
+        splits=splits,
+        names=[None] * len(sample_ids),
+        locators=[each[0] for each in locators],
+        source=source,
+    )
+    owners: list[str] = []
+    ids: list[str] = []
+    for sample_id, own in zip(sample_ids, names, strict=True):
+        owners += [sample_id] * max(len(own), 1)
+        ids += [f"{sample_id}:{name}" for name in own] or [sample_id]
+    flat: list[str | None] = []
+    for own in names:
+        flat += own or [None]
+    index = pd.Index(ids, name="label_id")
+    labels = pd.DataFrame(
+        {
+            "sample_id": owners,
+            "name": _objects(flat, index),
+            "geometry": _objects([None] * len(index), index),
+            "locator": _objects([locator for each in locators for locator in each], index),
+        },
+        index=index,
+    )
+    known = tuple(sorted({*classes, *(name for name in flat if name is not None)}))
+    return Tables(images=single.images, labels=labels, classes=known, task="multilabel", source=source)
+
+
 def _objects(values: Sequence[object], index: pd.Index[Any]) -> pd.Series[Any]:
     """A column of Python objects; pandas would read texts with None between them as texts with NaN."""
     array = np.empty(len(values), dtype=object)

@@ -3,19 +3,30 @@
 Paths are relative to the manifest or absolute. A sample's id is its path relative to the manifest's folder; a
 path that leads outside it stays as it is written; where a path stands in two rows, the later ones end in
 ``#<line>``. An empty label is an image without one. A fix changes the manifest alone, never an image.
+
+An image may have several classes: in one cell (``cat;dog``), in a column of zeros and ones for each class, or
+in a row for each class. The first is found by itself where there can hardly be a doubt; the options say so.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from dataaudit import state
-from dataaudit.errors import ConflictError, DataAuditError, FormatError, InputError, nearest
-from dataaudit.formats import _cells, _parquet
-from dataaudit.formats._shared import absolute, default_anchor, is_ignored, new_label, place, tables
+from dataaudit.errors import ConflictError, DataAuditError, FormatError, InputError
+from dataaudit.formats import _cells, _parquet, _rows, _sets
+from dataaudit.formats._sets import Row, Sets
+from dataaudit.formats._shared import (
+    absolute,
+    default_anchor,
+    is_ignored,
+    new_label,
+    place,
+    set_tables,
+    tables,
+)
 from dataaudit.journal import Edit, Operation, Write, md5
 from dataaudit.types import Fix, Locator, Source, Tables
 
@@ -24,23 +35,7 @@ DESCRIPTION = (
     "A CSV, TSV or Parquet file with the columns filepath and label, and split where there are splits."
 )
 
-FILEPATH = ("filepath", "file_path", "path", "image_path", "filename", "file_name", "file", "image")
-LABEL = ("label", "class", "category", "target", "class_name")
-SPLIT = ("split", "subset")
 SUFFIXES = (".csv", ".tsv", ".parquet", ".pq")
-
-_PARQUET = (".parquet", ".pq")
-_ROLES = ("filepath", "label", "split")
-
-
-class _Row(NamedTuple):
-    """A row: its line (from 1) or number (from 0, in Parquet) and cells."""
-
-    item: int
-    filepath: str
-    label: str | None
-    split: str | None
-    record: _cells.Record | None = None
 
 
 def sniff(path: Path) -> bool:
@@ -68,7 +63,11 @@ def read(path: Path, *, options: Mapping[str, str] | None = None) -> Tables:
 
     Args:
         path: the file, or a folder with one manifest in it.
-        options: ``filepath``, ``label`` and ``split``: names of columns, where they aren't the usual.
+        options: ``filepath``, ``label`` and ``split``: names of columns, where they aren't the usual;
+            ``multilabel``: ``cells``, ``columns`` or ``rows`` where images have several classes in a cell,
+            in a column for each class or in a row for each, and ``no`` where they haven't; ``separator``:
+            what stands between the classes of a cell; ``columns``: those that are classes, separated by
+            commas, by default all that hold nothing but 0 and 1.
 
     Returns:
         Samples in the order of the rows.
@@ -79,33 +78,102 @@ def read(path: Path, *, options: Mapping[str, str] | None = None) -> Tables:
     """
     file = _manifest(absolute(path))
     root = file.parent
-    chosen, rows = _rows(file, file.read_bytes(), options or {})
-    sample_ids, filepaths, splits, names, locators = [], [], [], [], []
-    seen: set[str] = set()
-    below = True
-    for row in rows:
-        sample_id, filepath = _resolved(root, row.filepath)
-        below = below and "/" in sample_id and not sample_id.startswith(("/", ".."))
-        if sample_id in seen:
-            sample_id = f"{sample_id}#{row.item}"
-        seen.add(sample_id)
-        sample_ids.append(sample_id)
-        filepaths.append(filepath)
-        splits.append(row.split)
-        names.append(row.label)
-        locators.append(Locator(file=file.name, item=row.item, field=chosen["label"]))
-    if not sample_ids:
+    chosen, sets, found = _rows.rows(file, file.read_bytes(), options or {})
+    rows = list(found)
+    if not rows:
         raise FormatError("The manifest has a header and no rows.", where=file)
-    _check_some_exist(file, filepaths, locators[0])
-    default = root if below else default_anchor(root)
+    sets = sets if sets is not None else _sniffed(file, rows, chosen, options or {})
+    sample_ids, filepaths = _identified(root, rows, several=sets is not None and sets.kind == "rows")
+    first = Locator(file=file.name, item=rows[0].item, field=chosen.get("label"))
+    _check_some_exist(file, filepaths, first)
+    below = all("/" in sample_id and not sample_id.startswith(("/", "..")) for sample_id in sample_ids)
+    known = {**chosen, **(sets.options() if sets is not None else {})}
+    if options and options.get("multilabel") == "no":
+        known["multilabel"] = "no"
+    source = place(root, root if below else default_anchor(root), lambda anchor: _source(file, anchor, known))
+    if sets is not None:
+        return _several(file, rows, sample_ids, filepaths, sets, source)
     return tables(
         sample_ids=sample_ids,
         filepaths=filepaths,
-        splits=splits,
-        names=names,
-        locators=locators,
-        source=place(root, default, lambda anchor: _source(file, anchor, chosen)),
+        splits=[row.split for row in rows],
+        names=[row.label for row in rows],
+        locators=[Locator(file=file.name, item=row.item, field=chosen["label"]) for row in rows],
+        source=source,
     )
+
+
+def _identified(root: Path, rows: Sequence[Row], *, several: bool) -> tuple[list[str], list[str]]:
+    """Sample id and absolute path of each row; a path again is another sample, but where it may have several
+    rows."""
+    sample_ids, filepaths = [], []
+    seen: set[str] = set()
+    for row in rows:
+        sample_id, filepath = _resolved(root, row.filepath)
+        if not several:
+            sample_id = f"{sample_id}#{row.item}" if sample_id in seen else sample_id
+            seen.add(sample_id)
+        sample_ids.append(sample_id)
+        filepaths.append(filepath)
+    return sample_ids, filepaths
+
+
+def _several(
+    file: Path,
+    rows: Sequence[Row],
+    sample_ids: Sequence[str],
+    filepaths: Sequence[str],
+    sets: Sets,
+    source: Source,
+) -> Tables:
+    """The tables of a manifest whose images have several classes."""
+    paths: dict[str, str] = {}
+    splits: dict[str, str | None] = {}
+    labels: dict[str, dict[str, Locator]] = {}
+    places: dict[str, Locator] = {}
+    for row, sample_id, filepath in zip(rows, sample_ids, filepaths, strict=True):
+        where = f"{file}:{row.item}"
+        if splits.setdefault(sample_id, row.split) != row.split:
+            raise FormatError(
+                f"{sample_id} is in the split {row.split!r} here and in {splits[sample_id]!r} before.",
+                where=where,
+                fix="The rows of an image need the same split.",
+            )
+        paths[sample_id] = filepath
+        own = labels.setdefault(sample_id, {})
+        place_of = Locator(file=file.name, item=row.item, field=source.options.get("label"))
+        places.setdefault(sample_id, place_of)
+        for name in sets.of(row, where):
+            at = Locator(file=file.name, item=row.item, field=name) if sets.kind == "columns" else place_of
+            own.setdefault(name, at)
+    return set_tables(
+        sample_ids=list(paths),
+        filepaths=list(paths.values()),
+        splits=list(splits.values()),
+        names=[list(own) for own in labels.values()],
+        locators=[list(own.values()) or [places[sample_id]] for sample_id, own in labels.items()],
+        classes=sets.columns,
+        source=source,
+    )
+
+
+def _sniffed(
+    file: Path, rows: Sequence[Row], chosen: Mapping[str, str], options: Mapping[str, str]
+) -> Sets | None:
+    """The sets that the label cells hold; None where they hold one class each."""
+    kind = _sets.kind_of(options)
+    if kind == "no":
+        return None
+    if file.suffix.lower() in _rows.PARQUET and _parquet.is_list(file, chosen["label"]):
+        return Sets(kind="cells", separator=_parquet.IN_LIST)
+    separator = _sets.separator_of(row.label for row in rows)
+    if separator is None and kind == "cells":
+        raise FormatError(
+            f"No separator splits the cells of {chosen['label']!r} into classes that come again.",
+            where=file,
+            fix="Say what stands between the classes with the option separator.",
+        )
+    return None if separator is None else Sets(kind="cells", separator=separator)
 
 
 def patch(source: Source, fixes: Sequence[Fix]) -> list[Operation]:
@@ -118,12 +186,16 @@ def patch(source: Source, fixes: Sequence[Fix]) -> list[Operation]:
     file = Path(source.path)
     content = file.read_bytes()
     _check_link(file)
-    _, rows = _rows(file, content, source.options)
+    chosen, sets, rows = _rows.rows(file, content, source.options)
+    if sets is None and source.options.get("multilabel") == "cells":
+        sets = Sets(kind="cells", separator=_parquet.IN_LIST)
+    if sets is not None:
+        return _patch_sets(source, content, sets, list(rows), fixes, chosen)
     wanted = {fix.locator.item: fix for fix in fixes}
     if len(wanted) != len(fixes):
         raise InputError("Two fixes are of the same row; at most one can be applied.", where=file)
     kept = {fix.new: fix for fix in fixes if fix.op == "merge"}
-    found: list[tuple[Fix, _Row]] = []
+    found: list[tuple[Fix, Row]] = []
     for row in rows:
         if kept:
             plain = _resolved(file.parent, row.filepath)[0]
@@ -136,7 +208,7 @@ def patch(source: Source, fixes: Sequence[Fix]) -> list[Operation]:
         raise _conflict(file, fix, f"There is no row of {gone} any more.")
     for fix, row in found:
         _check_old(file, fix, row)
-    if file.suffix.lower() in _PARQUET:
+    if file.suffix.lower() in _rows.PARQUET:
         return _patch_parquet(file, content, found, source.options["label"])
     return _patch_text(file, content, found, source.options)
 
@@ -159,11 +231,13 @@ def _named(folder: Path) -> list[Path]:
 
 def _has_columns(file: Path) -> bool:
     try:
-        if file.suffix.lower() in _PARQUET:
-            return _fits(_parquet.names(file))
+        if file.suffix.lower() in _rows.PARQUET:
+            return _rows.fits(_parquet.names(file))
         with file.open("rb") as opened:
             head = opened.read(65536)
-        return _fits(_cells.layout(_cells.decode(head[: len(head) // 4 * 4], file).text, _fits, file).names)
+        return _rows.fits(
+            _cells.layout(_cells.decode(head[: len(head) // 4 * 4], file).text, _rows.fits, file).names
+        )
     except (DataAuditError, OSError):
         return False
 
@@ -183,91 +257,6 @@ def _manifest(path: Path) -> Path:
             where=path,
         )
     return found[0]
-
-
-def _fits(names: Sequence[str]) -> bool:
-    known = {name.casefold() for name in names}
-    return any(name in known for name in FILEPATH) and any(name in known for name in LABEL)
-
-
-def _columns(names: Sequence[str], options: Mapping[str, str], where: Path) -> dict[str, str]:
-    """Names of the columns for filepath, label and, where there is one, split."""
-    for option in options:
-        if option not in _ROLES:
-            raise InputError(f"The format {NAME!r} has no option {option!r}. {nearest(option, _ROLES)}")
-    chosen = {}
-    for role, usual in (("filepath", FILEPATH), ("label", LABEL), ("split", SPLIT)):
-        if role in options:
-            if options[role] not in names:
-                raise InputError(
-                    f"The manifest has no column {options[role]!r}. {nearest(options[role], names)}",
-                    where=where,
-                )
-            chosen[role] = options[role]
-            continue
-        found = [name for known in usual for name in names if name.casefold() == known]
-        if not found and role != "split":
-            raise InputError(
-                f"No column is named like a {role}. There are: {', '.join(names)}.", where=where,
-                fix=f"Expected one of {', '.join(usual)}; or say which with the option {role}.",
-            )  # fmt: skip
-        if len(found) > 1 and role == "label":
-            # A fix of one of them would leave the other behind
-            raise InputError(
-                f"More than one column could hold the label: {', '.join(found)}.", where=where,
-                fix="Say which with the option label.",
-            )  # fmt: skip
-        if found:
-            chosen[role] = found[0]
-    twice = [name for name in chosen.values() if list(names).count(name) > 1]
-    if twice:
-        raise InputError(
-            f"The manifest has the column {twice[0]!r} twice.", where=where, fix="Rename one of them."
-        )
-    return chosen
-
-
-# Rows
-
-
-def _rows(file: Path, content: bytes, options: Mapping[str, str]) -> tuple[dict[str, str], Iterator[_Row]]:
-    if file.suffix.lower() in _PARQUET:
-        chosen = _columns(_parquet.names(file), options, file)
-        return chosen, _parquet_rows(file, content, chosen)
-    decoded = _cells.decode(content, file)
-    layout, chosen = _layout(decoded.text, options, file)
-    return chosen, _text_rows(file, decoded.text, layout, chosen)
-
-
-def _layout(text: str, options: Mapping[str, str], file: Path) -> tuple[_cells.Layout, dict[str, str]]:
-    def fits(names: tuple[str, ...]) -> bool:
-        return all(name in names for name in options.values()) and (bool(options) or _fits(names))
-
-    layout = _cells.layout(text, fits, file)
-    return layout, _columns(layout.names, options, file)
-
-
-def _text_rows(file: Path, text: str, layout: _cells.Layout, chosen: Mapping[str, str]) -> Iterator[_Row]:
-    columns = [layout.names.index(chosen[role]) for role in ("filepath", "label", "split") if role in chosen]
-    for record in _cells.records(text, layout, columns, file):
-        filepath, label, *split = [_cells.value(text, span) for span in record.cells]
-        if not filepath.strip():
-            raise FormatError(f"The cell {chosen['filepath']!r} is empty.", where=f"{file}:{record.line}")
-        yield _Row(
-            record.line,
-            filepath,
-            label if label.strip() else None,
-            split[0].strip() or None if split else None,
-            record,
-        )
-
-
-def _parquet_rows(file: Path, content: bytes, chosen: Mapping[str, str]) -> Iterator[_Row]:
-    filepaths, labels, *splits = _parquet.columns(content, list(chosen.values()), file)
-    for row, filepath in enumerate(filepaths):
-        if filepath is None:
-            raise FormatError(f"The cell {chosen['filepath']!r} is empty.", where=f"{file}:{row}")
-        yield _Row(row, filepath, labels[row], splits[0][row] if splits else None)
 
 
 def _resolved(root: Path, cell: str) -> tuple[str, str]:
@@ -313,7 +302,7 @@ def _check_link(file: Path) -> None:
 # Patching
 
 
-def _check_old(file: Path, fix: Fix, row: _Row) -> None:
+def _check_old(file: Path, fix: Fix, row: Row) -> None:
     if fix.locator.file != file.name:
         raise InputError(f"The fix of {fix.sample_id} is for {fix.locator.file}.", where=file)
     found = _resolved(file.parent, row.filepath)[0]
@@ -328,10 +317,10 @@ def _conflict(file: Path, fix: Fix, what: str) -> ConflictError:
 
 
 def _patch_text(
-    file: Path, content: bytes, found: Sequence[tuple[Fix, _Row]], options: Mapping[str, str]
+    file: Path, content: bytes, found: Sequence[tuple[Fix, Row]], options: Mapping[str, str]
 ) -> list[Operation]:
     decoded = _cells.decode(content, file)
-    layout, _ = _layout(decoded.text, options, file)
+    layout, _ = _rows.layout(decoded.text, options, file)
     spans: list[tuple[int, int]] = []
     news: list[bytes] = []
     for fix, row in found:
@@ -348,12 +337,46 @@ def _patch_text(
 
 
 def _patch_parquet(
-    file: Path, content: bytes, found: Sequence[tuple[Fix, _Row]], column: str
+    file: Path, content: bytes, found: Sequence[tuple[Fix, Row]], column: str
 ) -> list[Operation]:
     new = {row.item: new_label(fix) for fix, row in found if fix.op == "relabel"}
     dropped = {row.item for fix, row in found if fix.op != "relabel"}
-    return [
-        Write(
-            path=file, old_md5=md5(content), content=_parquet.rewritten(content, column, new, dropped, file)
+    changed = _parquet.rewritten(content, {column: new}, dropped, file)
+    return [Write(path=file, old_md5=md5(content), content=changed)]
+
+
+def _patch_sets(
+    source: Source,
+    content: bytes,
+    sets: Sets,
+    rows: Sequence[Row],
+    fixes: Sequence[Fix],
+    chosen: Mapping[str, str],
+) -> list[Operation]:
+    """The edit of a manifest whose images have several classes."""
+    file = Path(source.path)
+    touched = {fix.sample_id for fix in fixes}
+    sample_ids, _ = _identified(file.parent, rows, several=sets.kind == "rows")
+    for fix in fixes:
+        if fix.op == "merge" and fix.new not in set(sample_ids):
+            raise _conflict(file, fix, f"There is no row of {fix.new} any more.")
+    own: dict[str, list[Row]] = {}
+    for row, sample_id in zip(rows, sample_ids, strict=True):
+        if sample_id in touched:
+            own.setdefault(sample_id, []).append(row)
+    found = _sets.edits(sets, own, fixes, file)
+    if file.suffix.lower() in _rows.PARQUET:
+        new: dict[str, dict[int, str]] = {}
+        for (item, column), value in found.cells.items():
+            new.setdefault(chosen["label"] if column is None else sets.columns[column], {})[item] = value
+        changed = _parquet.rewritten(
+            content, new, found.dropped, file, copies=found.copies, label=chosen.get("label", "")
         )
-    ]
+        return [Write(path=file, old_md5=md5(content), content=changed)]
+    decoded = _cells.decode(content, file)
+    layout, _ = _rows.layout(decoded.text, source.options, file)
+    changes = list(_sets.splices(found, rows, decoded.text, layout, 1))
+    offsets = decoded.byte_offsets([position for change in changes for position in change[:2]])
+    news = [_cells.to_bytes(new, decoded.encoding, f"{file}:{line}") for *_, new, line in changes]
+    splices = tuple(zip(offsets[::2], offsets[1::2], news, strict=True))
+    return [Edit(path=file, old_md5=md5(content), splices=splices)]
