@@ -342,10 +342,11 @@ def _samples(names: pd.Series[str], rows: Any, table: _Table, tables: Tables) ->
         paths = dict(zip(tables.images["filepath"].astype(str), map(str, ids), strict=True))
         tails = _tails([str(each) for each in ids])
         folder = None if table.file is None else table.file.parent.absolute()
-        for each in unknown:
-            found = _resolved(each, paths, tails, folder)
-            if found is not None:
-                known[each] = found
+        found = {each: _resolved(each, paths, tails, folder) for each in unknown}
+        # The end of a path is enough as long as no other row means the same sample
+        taken = [*known.values(), *filter(None, found.values())]
+        twice = {each for each, n in pd.Series(taken, dtype=object).value_counts().items() if n > 1}
+        known |= {each: sample for each, sample in found.items() if sample and sample not in twice}
     lost = [each for each in unknown if each not in known]
     if lost:
         row = int(rows[int((names == lost[0]).to_numpy().argmax())])

@@ -9,6 +9,7 @@ import pandas as pd
 
 from dataaudit.checks.groups import split_rank
 from dataaudit.checks.labels import error_probabilities
+from dataaudit.checks.spelling import spelling_key
 from dataaudit.errors import Unavailable
 from dataaudit.registry import check
 from dataaudit.types import Neighbors, Outcome
@@ -47,7 +48,9 @@ def classes_alike(
     """
     given, values = _given(pred_probs, labels)
     n = np.bincount(given, minlength=values.shape[1])
-    pairs = _mixed_up(values, given, n)
+    keys = [spelling_key(str(name)) for name in pred_probs.columns]
+    # Two spellings of one name are LBL009's
+    pairs = [(one, other) for one, other in _mixed_up(values, given, n) if keys[one] != keys[other]]
     near = _near_classes(neighbors, pred_probs, given)
     rows = [_pair(values, near, given, one, other) for one, other in pairs]
     names = [str(name) for name in pred_probs.columns]

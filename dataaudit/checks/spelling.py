@@ -143,7 +143,7 @@ def _shortened_keys(name: str, words: list[str]) -> set[str]:
 
 
 def _is_slip(one: list[str], other: list[str]) -> bool:
-    """Whether two names differ by one letter, or two in the wrong order, in one word of about five or more."""
+    """Whether two names differ by one letter, or two in the wrong order, in one word that isn't short."""
     if len(one) != len(other):
         return False
     differing = [(a, b) for a, b in zip(one, other, strict=True) if a != b]
@@ -236,8 +236,8 @@ def _how(rare: str, usual: str, kind: str) -> str:
         return "differ by one letter, and one looks like a slip"
     if rare.casefold() == usual.casefold():
         return "differ in capital letters only"
-    if "".join(rare.split()).casefold() == "".join(usual.split()).casefold():
+    if "".join(rare.split()) == "".join(usual.split()):
         return "differ in spaces only"
     if rare.isascii() and usual.isascii():
-        return "differ in how their words are joined only"
+        return "differ in how the same words are written only"
     return "look the same and are made of different characters"

@@ -6,6 +6,7 @@ import pytest
 
 from dataaudit import formats, state
 from dataaudit.errors import ConflictError, FormatError, InputError
+from dataaudit.journal import RemoveEmpty
 from dataaudit.types import Fix, Locator
 
 
