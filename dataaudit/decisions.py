@@ -142,6 +142,8 @@ class _Findings:
     def __init__(self, report: Report, *, new_classes: bool) -> None:
         self.classes, self.new_classes = report.tables.classes, new_classes
         self.labels = report.tables.labels
+        self.several = report.tables.task == "multilabel"
+        self.names: dict[Any, set[str]] = {}
         self.of_sample: dict[str, str] | None = None
         self.by_key = {finding.key: finding for finding in report.items}
         self.by_sample: dict[str, list[Finding]] = {}
@@ -207,10 +209,12 @@ class _Findings:
             )  # fmt: skip
         if finding.fix is not None and finding.fix.op == "rename":
             return replace(finding.fix, new=label)
+        if finding.fix is not None and finding.fix.op == "add":
+            return self.add(finding.fix, label, where)
         label_id = self.label_of(finding, where)
         row: Any = self.labels.loc[label_id]
         old = None if pd.isna(row["name"]) else str(row["name"])
-        if label == old:
+        if label in self.classes_of(row["sample_id"]):
             raise InputError(
                 f"The sample {row['sample_id']} has the class {label!r} already.",
                 where=where,
@@ -225,6 +229,21 @@ class _Findings:
             new=label,
         )
 
+    def add(self, proposed: Fix, label: str, where: str) -> Fix:
+        """Another class than the one that is missing."""
+        if label in self.classes_of(proposed.sample_id):
+            raise InputError(
+                f"The sample {proposed.sample_id} has the class {label!r} already.", where=where,
+                fix="Say 'keep'.",
+            )  # fmt: skip
+        return replace(proposed, label_id=f"{proposed.sample_id}:{label}", new=label)
+
+    def classes_of(self, sample_id: str) -> set[str]:
+        """The classes that a sample has."""
+        if not self.names:
+            self.names = self.labels.dropna(subset="name").groupby("sample_id")["name"].agg(set).to_dict()
+        return self.names.get(sample_id, set())
+
     def label_of(self, finding: Finding, where: str) -> str:
         if finding.item_id in self.labels.index:
             return finding.item_id
@@ -233,6 +252,12 @@ class _Findings:
         if finding.sample_id not in self.of_sample:
             raise InputError(
                 f"The finding {finding.key} is about no label that could be changed.", where=where
+            )
+        if self.several and len(self.classes_of(finding.sample_id)) > 1:
+            raise InputError(
+                f"The sample {finding.sample_id} has several labels; which one is to be changed?",
+                where=where,
+                fix="Decide on the findings of LBL003 and LBL004, which are about one label each.",
             )
         return self.of_sample[finding.sample_id]
 

@@ -49,7 +49,7 @@ class Plan:
 
     Attributes:
         source: the dataset.
-        items: at most one fix a sample.
+        items: at most one fix a label; of a sample that is taken out no other.
         left_out: key of a finding to the reason why its fix is not in the plan although it was asked for.
     """
 
@@ -148,7 +148,7 @@ def plan(
     findings = _of_codes(report, codes)
     asked = [*_accepted(findings, by_key), *_probable(findings, by_key, min_probability)]
     candidates = _renamed(asked, report.tables)
-    chosen, left_out = _one_a_sample(candidates)
+    chosen, left_out = _one_a_label(candidates)
     chosen, orphans = _keep_merged(chosen)
     items = sorted(chosen, key=lambda item: _place(item.fix))
     return Plan(source=source, items=tuple(items), left_out={**left_out, **orphans})
@@ -263,7 +263,7 @@ def _probable(
     stay = {
         finding.fix.label_id
         for finding in findings
-        if finding.fix is not None and finding.fix.op == "relabel" and verdicts[finding.key] == "keep"
+        if finding.fix is not None and not _takes_out(finding.fix) and verdicts[finding.key] == "keep"
     }
     return [
         _planned(finding, finding.fix, None)
@@ -273,7 +273,7 @@ def _probable(
         and verdicts[finding.key] in (None, "accept")
         and finding.probability is not None
         and finding.probability >= min_probability
-        and not (finding.fix.op == "relabel" and finding.fix.label_id in stay)
+        and (_takes_out(finding.fix) or finding.fix.label_id not in stay)
     ]
 
 
@@ -294,7 +294,11 @@ def _planned(finding: Finding, fix: Fix, decision: Decision | None) -> Planned:
 
 
 def _weight(item: Planned) -> tuple[bool, bool, float]:
-    return item.decided, item.fix.op != "relabel", item.probability or 0.0
+    return item.decided, _takes_out(item.fix), item.probability or 0.0
+
+
+def _takes_out(fix: Fix) -> bool:
+    return fix.op in ("drop", "merge")
 
 
 def _renamed(asked: Sequence[Planned], tables: Tables) -> list[Planned]:
@@ -325,19 +329,25 @@ def _renamed(asked: Sequence[Planned], tables: Tables) -> list[Planned]:
     return others
 
 
-def _one_a_sample(candidates: Sequence[Planned]) -> tuple[list[Planned], dict[str, str]]:
-    best: dict[str, Planned] = {}
+def _one_a_label(candidates: Sequence[Planned]) -> tuple[list[Planned], dict[str, str]]:
+    """The weightiest fix of each label; where that is to take the sample out, it alone."""
+    chosen: dict[str, list[Planned]] = {}
     left_out = {}
-    for item in candidates:
-        other = best.get(item.fix.sample_id)
-        if other is None:
-            best[item.fix.sample_id] = item
+    for item in sorted(candidates, key=_weight, reverse=True):
+        others = chosen.setdefault(item.fix.sample_id, [])
+        winner = next((other for other in others if _excludes(other.fix, item.fix)), None)
+        if winner is None:
+            others.append(item)
             continue
-        _check_agreement(item, other)
-        winner, loser = (item, other) if _weight(item) > _weight(other) else (other, item)
-        best[item.fix.sample_id] = winner
-        left_out[loser.finding] = f"{winner.code} fixes {item.fix.sample_id} already"
-    return list(best.values()), left_out
+        _check_agreement(item, winner)
+        left_out[item.finding] = f"{winner.code} fixes {item.fix.sample_id} already"
+    return [item for items in chosen.values() for item in items], left_out
+
+
+def _excludes(one: Fix, other: Fix) -> bool:
+    """Whether two fixes of a sample can't both be applied, or are the same."""
+    gives_the_same = one.new is not None and one.new == other.new
+    return _takes_out(one) or _takes_out(other) or one.label_id == other.label_id or gives_the_same
 
 
 def _check_agreement(one: Planned, other: Planned) -> None:
@@ -345,6 +355,7 @@ def _check_agreement(one: Planned, other: Planned) -> None:
         one.decided
         and other.decided
         and one.fix.op == other.fix.op == "relabel"
+        and one.fix.label_id == other.fix.label_id
         and one.fix.new != other.fix.new
     ):
         raise InputError(
@@ -385,15 +396,16 @@ def _shown(source: Source, fix: Fix, moves: Mapping[Path, Path]) -> Iterator[str
     reason = f"  (the same image as {fix.new})" if fix.op == "merge" else ""
     path = source.root / fix.sample_id if source.root is not None else None
     if path is not None and path in moves:
-        base = source.root if fix.op == "relabel" else source.anchor
+        base = source.anchor if _takes_out(fix) else source.root
         yield f"--- {fix.sample_id}"
         yield f"+++ {os.path.relpath(moves[path], base).replace(os.sep, '/')}{reason}"
         return
     yield f"--- {fix.locator.file}"
     yield f"+++ {fix.locator.file}"
     yield f"@@ {fix.locator} @@ {fix.sample_id}{reason}"
-    yield f"-{_printable(fix.old)}"
-    if fix.op == "relabel":
+    if fix.op != "add":
+        yield f"-{_printable(fix.old)}"
+    if fix.op in ("relabel", "add"):
         yield f"+{_printable(fix.new)}"
 
 
