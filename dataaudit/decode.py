@@ -252,8 +252,8 @@ def pixel_properties(image: Image.Image) -> dict[str, float]:
         ``uniform_fraction``: share of pixels that 8 neighbouring levels hold, in the channel with the least;
         ``sharpness``: mean absolute Laplacian;
         ``detail``: energy of the Laplacian as share of itself and the highest at a half, a quarter and an
-        eighth of the scale. In a photo every octave has about as much; in a blurred one the finest has next
-        to none, whatever its size and contrast. 1 without any structure.
+        eighth of the scale, as far as 8 pixels are left there. In a photo every octave has about as much; in
+        a blurred one the finest has next to none, whatever its size and contrast. 1 without any structure.
 
     Reference: Field, "Relations between the statistics of natural images and the response properties of
     cortical cells", JOSA A 1987, for the octaves.
@@ -302,9 +302,9 @@ def _structure(grey: Image.Image) -> dict[str, float]:
     finest = float(np.square(laplacian).mean()) if laplacian.size else 0.0
     coarser = 0.0
     for factor in (2, 4, 8):
-        values = _laplacian(grey.reduce(factor))
-        if values.size:
-            coarser = max(coarser, float(np.square(values).mean()))
+        # Of a few pixels it would only be known whether there is a subject in the middle
+        if min(grey.size) >= 8 * factor:
+            coarser = max(coarser, float(np.square(_laplacian(grey.reduce(factor))).mean()))
     return {
         "sharpness": float(np.abs(laplacian).mean()) / (4 * 255) if laplacian.size else 0.0,
         "detail": finest / (finest + coarser) if finest + coarser else 1.0,

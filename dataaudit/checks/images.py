@@ -141,7 +141,7 @@ def blurry_image(
     detail = known["detail"].to_numpy()
     own = max_detail / np.maximum(detail, _FINEST)
     among = _below_median(np.log(np.maximum(detail, _FINEST)), least=0.1) / n_deviations
-    excess = np.where(_plain(known), 0.0, np.minimum(own, among))
+    excess = np.where(_plain(known), 0.0, _both(own, among))
     usual = known["detail"].median()
     values = known["detail"][excess > 1]
     messages = [
@@ -170,7 +170,7 @@ def low_information(
     own = max_bits / np.maximum(bits, 0.01)
     among = _below_median(bits, least=0.2) / n_deviations
     others = _plain(known) | (_darkness(known) > 1) | (_brightness(known) > 1)
-    excess = np.where(others, 0.0, np.minimum(own, among))
+    excess = np.where(others, 0.0, _both(own, among))
     values = pd.Series(bits, index=known.index)[excess > 1]
     messages = [
         f"Little information: its grey levels hold {value:.1f} bits; {np.median(bits):.1f} are usual here."
@@ -189,17 +189,25 @@ def odd_size(
     logarithmic scale. Common is a side that `max_fraction` of the images share, within a factor of 1.5: there
     may be several, or a broad range.
 
-    Flagged: images whose side differs by `min_factor` from every common one.
+    Flagged: images whose side differs by `min_factor` from every common one; and, where all but
+    `max_fraction` of the images have the very same size, those that have another: 0.4 at most.
     """
     known = _known(image_properties)
     side = np.sqrt(known["width"].to_numpy(dtype=float) * known["height"].to_numpy(dtype=float))
     excess, nearest = _from_common(side, within=1.5, min_factor=min_factor, max_fraction=max_fraction)
+    sizes = known["width"].astype(str) + " x " + known["height"].astype(str)
+    counts = sizes.value_counts()
+    same = len(known) >= 20 and counts.iloc[0] > (1 - max_fraction) * len(known)
+    if same:
+        excess = np.where(sizes == counts.index[0], excess, np.maximum(excess, 1.5))
     messages = []
     for row in np.flatnonzero(excess > 1):
         factor = max(side[row] / nearest[row], nearest[row] / side[row])
         than = "smaller" if side[row] < nearest[row] else "larger"
-        size = f"{known['width'].iloc[row]} x {known['height'].iloc[row]} pixels"
-        messages.append(f"Odd size: {size}, a side {factor:.1f} times {than} than the nearest common one.")
+        how = f"a side {factor:.1f} times {than} than the nearest common one"
+        if same:
+            how = f"where {counts.iloc[0] / len(known):.1%} of the images have {counts.index[0]}"
+        messages.append(f"Odd size: {sizes.iloc[row]} pixels, {how}.")
     return _outcome(known, excess, messages)
 
 
@@ -242,11 +250,11 @@ def odd_colour(
     are theirs.
     """
     known = _known(image_properties)
-    known = known[~(_plain(known) | (_darkness(known) > 1))]
+    seen = ~_plain(known) & (_darkness(known) <= 1)
     grey = (known["saturation"] <= max_saturation).to_numpy(dtype=bool)
-    share = float(grey.mean()) if len(grey) else 0.0
+    share = float(grey[seen].mean()) if seen.any() else 0.0
     excess = np.zeros(len(known))
-    for kind, fraction in ((grey, share), (~grey, 1 - share)):
+    for kind, fraction in ((grey & seen, share), (~grey & seen, 1 - share)):
         if 0 < fraction < max_fraction:
             excess[kind] = 2 * max_fraction / fraction - 1
     messages = []
@@ -281,7 +289,7 @@ def near_constant(
     content = np.maximum(1 - known["uniform_fraction"].to_numpy(), 0.0)
     own = max_content / np.maximum(content, _FINEST)
     among = _below_median(np.log(content + _FINEST), least=0.1) / n_deviations
-    excess = np.where(content < _FINEST, own, np.minimum(own, among))
+    excess = np.where(content < _FINEST, own, _both(own, among))
     values = known["uniform_fraction"][excess > 1]
     messages = [
         f"Empty: {'all' if value > 1 - _FINEST else f'{value:.1%}'} of its pixels have nearly one colour."
@@ -391,6 +399,15 @@ def _below_median(values: Floats, *, least: float) -> Floats:
     return np.asarray(np.clip((median - values) / deviation, 0.0, None))
 
 
+def _both(own: Floats, among: Floats) -> Floats:
+    """Excess of what is beyond a threshold of its own, and is odd among the others.
+
+    The clearer the one, the less of the other it takes: the geometric mean counts, but own must reach 1, and
+    among one half.
+    """
+    return np.asarray(np.minimum.reduce([own, 2 * among, np.sqrt(own * among)]))
+
+
 def _from_common(
     values: Floats, *, within: float, min_factor: float, max_fraction: float
 ) -> tuple[Floats, Floats]:
@@ -431,7 +448,7 @@ def _darkness(known: pd.DataFrame, max_highlight: float = 0.22, n_deviations: fl
     """Excess of `dark_image`."""
     highlight = known["highlight"].to_numpy(dtype=float) + _LEVEL
     among = _below_median(np.log(highlight), least=0.1) / n_deviations
-    return np.where(_plain(known), 0.0, np.minimum(max_highlight / highlight, among))
+    return np.where(_plain(known), 0.0, _both(max_highlight / highlight, among))
 
 
 def _brightness(
@@ -442,7 +459,7 @@ def _brightness(
     among = _below_median(np.log(from_white), least=0.1) / n_deviations
     own = (1 - min_brightness) / from_white
     shadow = known["shadow"].to_numpy(dtype=float) / min_shadow
-    return np.where(_plain(known), 0.0, np.minimum.reduce([own, shadow, among]))
+    return np.where(_plain(known), 0.0, _both(np.minimum(own, shadow), among))
 
 
 def _turned_twice(known: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.bool_]]:
