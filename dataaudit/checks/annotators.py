@@ -108,7 +108,7 @@ def annotator_unreliable(
     wrong, expected = 1 - table["right"], 1 - table["usual"]
     significant = (table["p"] * len(table) <= max_p) & (table["n"] >= min_votes)
     large = (wrong >= expected + min_excess) & (wrong >= 2 * expected)
-    flagged: pd.Series[bool] = (significant & large).astype(bool)
+    flagged = pd.Series((significant & large).to_numpy(dtype=bool), index=table.index)
     messages = {
         str(name): f"Right in {row['right']:.0%} of {int(row['n']):,} labels "
         f"(95 % interval {row['low']:.0%} to {row['high']:.0%}); "

@@ -85,7 +85,7 @@ def class_error_rate(
     *,
     min_ratio: float = 2.0,
     min_excess: float = 0.05,
-    max_p: float = 0.01,
+    max_p: float = 0.05,
 ) -> Outcome:
     """The class has many more wrong labels than the others.
 
@@ -93,7 +93,7 @@ def class_error_rate(
     of all classes where the class has few images (beta-binomial shrinkage).
 
     Flagged: classes whose share is at least `min_ratio` times that of the others and higher by `min_excess`,
-    with a chance below `max_p`, corrected for the number of classes, that it is as low as that.
+    but for a chance below `max_p`.
 
     Fix: none for the class; its labels are `LBL001`'s. Such a class is often one whose definition people
     understand differently.
@@ -105,9 +105,10 @@ def class_error_rate(
     errors = np.bincount(given, wrong, values.shape[1])[seen].astype(np.float64)
     n = n[seen]
     names = pd.Index(pred_probs.columns[seen].astype(str))
-    rate, low, high, limit, p = _shrunken(errors, n.astype(np.float64), min_ratio, min_excess)
-    flagged = (p * len(n) <= max_p) & (rate >= limit)
     others = (errors.sum() - errors) / np.maximum(n.sum() - n, 1)
+    limit = np.maximum(min_ratio * others, others + min_excess)
+    rate, low, high, p = _shrunken(errors, n.astype(np.float64), limit)
+    flagged = p <= max_p
     messages = [
         f"About {rate[at]:.0%} of {int(n[at]):,} labels are wrong "
         f"(95 % interval {low[at]:.0%} to {high[at]:.0%}), "
@@ -310,10 +311,8 @@ def _auc(score: Floats, positive: np.ndarray[Any, np.dtype[np.bool_]]) -> float:
     return float((rankdata(score)[positive].sum() - n * (n + 1) / 2) / max(n * m, 1))
 
 
-def _shrunken(
-    errors: Floats, n: Floats, min_ratio: float, min_excess: float
-) -> tuple[Floats, Floats, Floats, Floats, Floats]:
-    """Rate of each class with its 95 % interval, the limit for it, and the chance that it is below that."""
+def _shrunken(errors: Floats, n: Floats, limit: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """Rate of each class with its 95 % interval, and the chance that it is below its limit."""
     from scipy.stats import beta
 
     share = errors / n
@@ -324,10 +323,7 @@ def _shrunken(
     a = strength * overall + errors
     b = strength * (1 - overall) + n - errors
     rate = a / (a + b)
-    others = (errors.sum() - errors) / np.maximum(n.sum() - n, 1)
-    limit = np.maximum(min_ratio * others, others + min_excess)
-    p = beta.cdf(others, a, b)
-    return rate, beta.ppf(0.025, a, b), beta.ppf(0.975, a, b), limit, p
+    return rate, beta.ppf(0.025, a, b), beta.ppf(0.975, a, b), beta.cdf(limit, a, b)
 
 
 def _by_split(images: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:

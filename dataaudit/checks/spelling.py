@@ -17,6 +17,7 @@ from dataaudit.types import Fix, Locator, Neighbors, Outcome
 __all__ = ["class_spelled_differently", "spelling_key"]
 
 _SEPARATOR = re.compile(r"[\s_]+|(?<=[^\W\d_])[-.]+(?=\w)|(?<=\w)[-.]+(?=[^\W\d_])")
+_LEVEL = re.compile(r"([/\\:>|])")
 _ROMAN = re.compile(r"[ivxlcdm]+")
 _ALIKE = str.maketrans("асеорхуіјѕԁһ’ʼ`´–—‐‑", "aceopxyijsdh''''----")
 """Cyrillic letters and marks of punctuation that look like those of a keyboard."""
@@ -88,7 +89,7 @@ def _tokens(name: str) -> list[str]:
         text = text.translate(_ALIKE)
     if len(text) > 2:
         text = text.casefold()
-    return [token for token in _SEPARATOR.split(text) if token]
+    return [token for part in _SEPARATOR.split(text) for token in _LEVEL.split(part) if token]
 
 
 class _Pair(NamedTuple):

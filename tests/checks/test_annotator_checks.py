@@ -27,7 +27,7 @@ def labels_of(names: list[str | None]) -> pd.DataFrame:
 
 
 def annotations_of(*rows: str) -> Annotations:
-    """Of "0 cat dog", that the first annotator says cat and the second dog for the image i0; "-" is nobody."""
+    """Of "0 cat dog", that the first annotator says cat for the image i0 and the second dog; "-" is nobody."""
     votes = [
         (f"i{row.split()[0]}", f"p{person}", name, 1)
         for row in rows
@@ -83,8 +83,10 @@ def test_an_image_that_people_disagree_about_is_one_to_ask_about() -> None:
 def test_the_baseline_decides_between_two_people_who_disagree() -> None:
     annotations, labels = annotations_of(*AGREED, "20 dog cat"), labels_of([*GIVEN, None])
     probabilities = pd.DataFrame(
-        [[0.98, 0.02], [0.02, 0.98]] * 10 + [[0.02, 0.98]], index=[f"i{i}" for i in range(21)], columns=["cat", "dog"]
-    )  # fmt: skip
+        [[0.98, 0.02], [0.02, 0.98]] * 10 + [[0.02, 0.98]],
+        index=[f"i{number}" for number in range(21)],
+        columns=["cat", "dog"],
+    )
     alone = ask_another_person(annotations, labels, "classification").score["i20"]
     assert ask_another_person(annotations, labels, "classification", probabilities).score["i20"] > alone + 0.1
 
