@@ -10,7 +10,7 @@ import pandas as pd
 
 from dataaudit.types import Fix, Locator
 
-__all__ = ["Groups", "class_of", "locator_of", "removal", "rows_of", "split_rank"]
+__all__ = ["Groups", "class_of", "locator_of", "one_a_sample", "removal", "rows_of", "split_rank"]
 
 _RANKS = {"test": 0, "testing": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "train": 2, "training": 2}
 
@@ -33,6 +33,19 @@ def locator_of(locator: Any, sample_id: str) -> Locator:
 def class_of(name: Any) -> str | None:
     """The class that a cell of a table holds, None for an unlabeled image."""
     return None if pd.isna(name) else str(name)
+
+
+def one_a_sample(labels: pd.DataFrame) -> pd.DataFrame:
+    """The first label of each sample; where it has several, their classes are one name, joined by ", ".
+
+    Returns:
+        Index sample id; columns ``label_id``, ``name``, ``geometry``, ``locator``.
+    """
+    first = labels.reset_index(names="label_id").drop_duplicates("sample_id").set_index("sample_id")
+    if len(first) == len(labels):
+        return first
+    named = labels.dropna(subset="name").sort_values("name").groupby("sample_id")["name"].agg(", ".join)
+    return first.assign(name=named.reindex(first.index).astype(object).where(first["name"].notna(), None))
 
 
 def removal(sample_id: str, label_id: Any, locator: Any, name: Any, *, kept: str | None = None) -> Fix:
@@ -68,8 +81,7 @@ class Groups:
         """Bring together what is known about the images of each group with two or more."""
         several = groups[groups.duplicated(keep=False)]
         ids = several.index
-        first = labels.reset_index(names="label_id").drop_duplicates("sample_id").set_index("sample_id")
-        first = first.reindex(ids)
+        first = one_a_sample(labels).reindex(ids)
         shown = images.loc[ids]
         members = pd.DataFrame(
             {

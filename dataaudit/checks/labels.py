@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from dataaudit.checks.groups import Groups, locator_of
+from dataaudit.checks.multilabel import label_sets_disagree
 from dataaudit.errors import Unavailable
 from dataaudit.registry import check
 from dataaudit.types import Fix, Outcome
@@ -101,10 +102,13 @@ def label_groups_disagree(
     nine to one for its class, and the baseline's probabilities, if there are any, decide among equals. The
     score of a label is the chance that it is right by this count; labels of groups that agree have score 1.
 
-    Flagged: the labels that differ from the group's most probable class.
+    Flagged: the labels that differ from the group's most probable class. Of multi-label datasets each class
+    is voted on for itself; where as many have it as haven't, it counts as missing.
 
-    Fix: relabel to that class.
+    Fix: relabel to that class; add or remove it in a multi-label dataset.
     """
+    if labels["sample_id"].duplicated().any():
+        return label_sets_disagree(near_duplicates, labels, images)
     groups = Groups.of(near_duplicates, labels, images)
     first = labels.drop_duplicates("sample_id")
     score = pd.Series(1.0, index=first.index)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from dataaudit.checks.groups import locator_of
+from dataaudit.checks.groups import Groups, locator_of, one_a_sample
 from dataaudit.registry import check
 from dataaudit.signals.multilabel import multi_hot
-from dataaudit.types import Fix, Neighbors, Outcome
+from dataaudit.types import Fix, Locator, Neighbors, Outcome
 
-__all__ = ["cell_chances", "extra_label", "missing_label"]
+__all__ = ["cell_chances", "extra_label", "label_sets_disagree", "missing_label"]
 
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
 Floats = np.ndarray[Any, np.dtype[np.float32]]
@@ -115,6 +116,63 @@ def extra_label(
     return cells.outcome(own.index[known], at, cells.probs[at], flagged, evidence)
 
 
+def label_sets_disagree(
+    near_duplicates: pd.Series[int], labels: pd.DataFrame, images: pd.DataFrame
+) -> Outcome:
+    """`LBL002` for images with several classes: each class that some images of a group have and others don't.
+
+    Args:
+        near_duplicates: group of each image.
+        labels: a row for each class of an image.
+        images: of the dataset.
+    """
+    members = Groups.of(near_duplicates, labels, images)
+    ids = pd.Index(members.members.index, dtype=object)
+    own = labels[labels["name"].notna()]
+    classes = sorted(set(own["name"][own["sample_id"].isin(ids)]))
+    given = multi_hot(own, ids, classes)
+    by_cell = dict(zip(zip(own["sample_id"], own["name"], strict=True), own.index, strict=True))
+    first = one_a_sample(labels)["locator"]
+    score = pd.Series(1.0, index=own.index)
+    rows: dict[str, tuple[str, str | None, str, str]] = {}
+    fixes: dict[str, Fix] = {}
+    for number, group in members.several():
+        at = ids.get_indexer(pd.Index(group.index, dtype=object))
+        counts = given[at].sum(0)
+        for column in np.flatnonzero((counts > 0) & (counts < len(at))):
+            name, n_with = classes[column], int(counts[column])
+            n_without = len(at) - n_with
+            missing = n_with >= n_without
+            right = 1 / (1 + 9.0 ** abs(n_with - n_without))
+            message = f"{n_with} of {len(at)} images that show the same picture are labeled {name!r}."
+            for sample_id, there in zip(map(str, group.index), given[at, column], strict=True):
+                if there == missing:
+                    continue
+                item = str(by_cell.get((sample_id, name), f"{sample_id}:{name}"))
+                score[item] = right
+                suggested = name if missing else None
+                rows[item] = (message, suggested, sample_id, f"LBL002-{number}")
+                locator = own.at[item, "locator"] if there else first.get(sample_id)
+                fixes[item] = _change(item, sample_id, name, locator, add=missing)
+    evidence = pd.DataFrame.from_dict(
+        rows, orient="index", columns=["message", "suggested", "sample_id", "group"]
+    )
+    flagged = pd.Series(score.index.isin(list(fixes)), index=score.index)
+    return Outcome(score=score, flagged=flagged, probability=1 - score, evidence=evidence, fixes=fixes)
+
+
+def _change(item: str, sample_id: str, name: str, locator: Any, *, add: bool) -> Fix:
+    """The fix that gives a class to an image or takes it away."""
+    return Fix(
+        op="add" if add else "remove",
+        sample_id=sample_id,
+        label_id=item,
+        locator=locator_of(locator, sample_id),
+        old=None if add else name,
+        new=name if add else None,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Cells:
     """Every image with every class."""
@@ -148,14 +206,8 @@ class _Cells:
             there = bool(self.given[row, column])
             message = evidence.sentence(row, column)
             table[item] = (message, None if there else name, sample_id, float(self.raw[row, column]))
-            fixes[item] = Fix(
-                op="remove" if there else "add",
-                sample_id=sample_id,
-                label_id=item,
-                locator=evidence.locator(sample_id, item),
-                old=name if there else None,
-                new=None if there else name,
-            )
+            locator = evidence.locator(sample_id, item, name)
+            fixes[item] = _change(item, sample_id, name, locator, add=not there)
         columns = ["message", "suggested", "sample_id", "class_probability"]
         return Outcome(
             score=pd.Series(np.clip(score, 0, 1).astype(float), index=items),
@@ -172,7 +224,7 @@ class _Evidence:
 
     cells: _Cells
     labels: pd.DataFrame
-    by_sample: pd.Series[Any]  # index sample id, locator of its first label
+    by_sample: Mapping[str, tuple[Any, Any]]  # sample id to locator and name of its first label
     near: Ints | None  # (n, m) rows of `cells` of the nearest images, -1 for images that aren't there
 
     @classmethod
@@ -183,12 +235,18 @@ class _Evidence:
             row_of = cells.ids.get_indexer(pd.Index(neighbors.ids, dtype=object))
             at = pd.Index(neighbors.ids, dtype=object).get_indexer(cells.ids)
             near = np.where(at[:, None] < 0, -1, row_of[neighbors.indices[at]])
-        by_sample = pd.Series(first["locator"].to_numpy(dtype=object), index=first["sample_id"])
+        columns = zip(first["locator"], first["name"], strict=True)
+        by_sample = dict(zip(first["sample_id"], columns, strict=True))
         return cls(cells=cells, labels=labels, by_sample=by_sample, near=near)
 
-    def locator(self, sample_id: str, item: str) -> Any:
-        found = self.labels.at[item, "locator"] if item in self.labels.index else None
-        return locator_of(found if found is not None else self.by_sample.get(sample_id), sample_id)
+    def locator(self, sample_id: str, item: str, name: str) -> Any:
+        """Where a label stands, or would stand: beside the first label of its image."""
+        if item in self.labels.index:
+            return self.labels.at[item, "locator"]
+        found, first = self.by_sample.get(sample_id, (None, None))
+        if isinstance(found, Locator) and found.field == first:  # a column for each class
+            return replace(found, field=name)
+        return found
 
     def sentence(self, row: int, column: int) -> str:
         cells = self.cells
