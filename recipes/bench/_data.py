@@ -142,7 +142,7 @@ def blobs(n: int, d: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     and (n,) class numbers."""
     rng = np.random.default_rng(seed)
     spread = (1 + np.arange(d)) ** -0.5
-    centres = 0.55 * rng.normal(size=(10, d)) * spread
+    centres = 0.5 * rng.normal(size=(10, d)) * spread * (np.arange(d) < 40)
     true = rng.integers(0, 10, n)
     features = rng.standard_normal((n, d), dtype=np.float32) * spread.astype(np.float32)
     features += centres.astype(np.float32)[true]

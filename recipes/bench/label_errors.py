@@ -31,6 +31,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -73,11 +74,15 @@ class Problem:
 
     Attributes:
         title: what its runs are averaged under.
+        rate: share of planted errors; None where people made them.
+        kind: how they were planted.
         arrays: what the methods are given, by the names of _peers.py, without ``.npy``.
         wrong: (n,) bool.
     """
 
     title: str
+    rate: float | None = None
+    kind: str = ""
     arrays: Mapping[str, np.ndarray]
     wrong: np.ndarray
 
@@ -164,7 +169,8 @@ def _with_features(
     else:
         given = planted(true, rate, kind, seed)
         title += f", {rate:.0%} {kind} noise"
-    return Problem(title=title, arrays=arrays | {"given": given.astype(np.int64)}, wrong=given != true)
+    arrays |= {"given": given.astype(np.int64)}
+    return Problem(title=title, rate=rate, kind=kind, arrays=arrays, wrong=given != true)
 
 
 def figures(method: str, found: Mapping[str, np.ndarray], wrong: np.ndarray) -> dict[str, float]:
@@ -239,6 +245,39 @@ def show(title: str, runs: list[dict[str, dict[str, float]]], wrong: list[int], 
         table = pd.DataFrame([run[method] for run in runs]).reindex(columns=COLUMNS)
         cells = [_cell(column, table[column]) for column in COLUMNS]
         print(f"| {title_of(method)} | {' | '.join(cells)} |", flush=True)
+
+
+def run_sets(bench: Bench, found: Iterator[Problem]) -> dict[str, list[dict[str, dict[str, float]]]]:
+    """The figures of all runs by title, printed as soon as a title is through."""
+    runs: dict[str, list[dict[str, dict[str, float]]]] = {}
+    counts: list[dict[str, object]] = []
+    for title, same in groupby(found, key=lambda problem: problem.title):
+        print(title, file=sys.stderr)
+        wrong, n, runs[title] = [], 0, []
+        for problem in same:
+            runs[title].append(compare(bench, problem))
+            wrong.append(int(problem.wrong.sum()))
+            n = len(problem.wrong)
+            counts += [
+                {"rate": problem.rate, "kind": problem.kind, "method": method, **row}
+                for method, row in runs[title][-1].items()
+                if problem.rate is not None
+            ]
+        show(title, runs[title], wrong, n)
+    table = pd.DataFrame(counts)
+    if len(table) and table["rate"].nunique() > 1:
+        show_counts(table)
+    return runs
+
+
+def show_counts(table: pd.DataFrame) -> None:
+    """Estimated over true number of errors by share of planted errors."""
+    rates = sorted(table["rate"].unique())
+    print("\n### Estimated over true number of errors\n")
+    print(f"| noise | | {' | '.join(f'{rate:.0%}' for rate in rates)} |\n|---|---{'|---' * len(rates)}|")
+    for (kind, method), rows in table.groupby(["kind", "method"], sort=False):
+        means = rows.groupby("rate")["errors est/true"].mean()
+        print(f"| {kind} | {title_of(method)} | {' | '.join(f'{means[rate]:.2f}' for rate in rates)} |")
 
 
 def _cell(column: str, values: pd.Series[float]) -> str:
@@ -328,18 +367,7 @@ def main() -> None:
         options.cache = options.cache or Path(temporary)
         options.cache.mkdir(parents=True, exist_ok=True)
         bench = Bench(cache=options.cache, selfclean_python=options.selfclean_python, chosen=options.methods)
-        runs: dict[str, list[dict[str, dict[str, float]]]] = {}
-        counts: dict[str, list[int]] = {}
-        pending: tuple[str, int] | None = None
-        for problem in problems(options):
-            if pending is not None and pending[0] != problem.title:
-                show(pending[0], runs[pending[0]], counts[pending[0]], pending[1])
-            print(problem.title, file=sys.stderr)
-            runs.setdefault(problem.title, []).append(compare(bench, problem))
-            counts.setdefault(problem.title, []).append(int(problem.wrong.sum()))
-            pending = problem.title, len(problem.wrong)
-        if pending is not None:
-            show(pending[0], runs[pending[0]], counts[pending[0]], pending[1])
+        runs = run_sets(bench, problems(options))
         for size in options.scale:
             scale(bench, size)
         for size in options.time:
