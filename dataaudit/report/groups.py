@@ -102,6 +102,8 @@ def _members(report: Report) -> dict[tuple[str, str], list[str]]:
             continue
         for item, group in outcome.evidence["group"].dropna().items():
             sample = item if item in known else sample_of.get(item)
+            if sample is None and "sample_id" in outcome.evidence:  # a label that isn't there yet
+                sample = outcome.evidence.at[item, "sample_id"]
             if sample is not None:
                 members[code, str(group)].append(str(sample))
     return members
@@ -110,8 +112,8 @@ def _members(report: Report) -> dict[tuple[str, str], list[str]]:
 def _samples(ids: set[str], tables: Tables) -> dict[str, dict[str, Any]]:
     index = sorted(ids)
     images = tables.images.reindex(index)
-    labels = tables.labels[tables.labels["sample_id"].isin(index)].drop_duplicates("sample_id")
-    names = dict(zip(labels["sample_id"], labels["name"], strict=True))
+    labels = tables.labels[tables.labels["sample_id"].isin(index)].dropna(subset="name").sort_values("name")
+    names: dict[Any, str] = labels.groupby("sample_id")["name"].agg(", ".join).to_dict()
 
     def text(value: Any) -> str | None:
         return None if pd.isna(value) else str(value)

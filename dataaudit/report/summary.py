@@ -160,7 +160,9 @@ def _findings(report: Report) -> list[dict[str, Any]]:
         row.update({name: _text(values[at]) if at >= 0 else None for name, values in columns.items()})
         row["image"] = shown_path(row["sample_id"], row["filepath"], above)
         row["suggests"] = _suggests(row, report.tables)
-        row["label"] = None if about is None else _text(about["name"])
+        op = None if row["fix"] is None else row["fix"]["op"]
+        row["change"] = "missing" if op == "add" else "extra" if op == "remove" else None
+        row["label"] = None if about is None or row["change"] == "missing" else _text(about["name"])
         locator = (
             finding.fix.locator
             if finding.fix is not None and finding.fix.op != "rename"
@@ -317,8 +319,9 @@ def _classes(tables: Tables, considered: list[dict[str, Any]]) -> list[dict[str,
     sizes = tables.labels["name"].value_counts()
     by_class: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for finding in considered:
-        if _judges_label(finding) and finding["given"] is not None:
-            by_class[finding["given"]].append(finding)
+        name = finding["suggested"] if finding["change"] == "missing" else finding["given"]
+        if _judges_label(finding) and name is not None:
+            by_class[name].append(finding)
     rows = []
     for name in tables.classes:
         n, mine = int(sizes.get(name, 0)), _label_chances(by_class[name])
@@ -331,7 +334,7 @@ def _classes(tables: Tables, considered: list[dict[str, Any]]) -> list[dict[str,
                 "name": name,
                 "n": n,
                 "flagged": len(mine),
-                "share": len(mine) / n if n else 0.0,
+                "share": min(len(mine) / n, 1.0) if n else 0.0,
                 "expected": sum(probable) if probable else None,
                 "suggestion": common[0][0] if common else None,
                 "suggestion_n": common[0][1] if common else 0,

@@ -128,7 +128,11 @@ def _findings(worst: list[Mapping[str, Any]]) -> Table:
     table = _table(("Check", "left"), ("Image", "left"), ("Given → suggested", "left"), ("Chance", "right"))
     for finding in worst:
         given, suggested = finding["given"], finding["suggested"]
-        if given is not None and finding["suggests"] == "class":
+        if finding["change"] == "missing":
+            change = Text.assemble(("missing ", "dim"), (visible(suggested), "green"))
+        elif finding["change"] == "extra":
+            change = Text.assemble(("extra ", "dim"), (visible(given), "red"))
+        elif given is not None and finding["suggests"] == "class":
             change = Text.assemble((visible(given), "red"), (" → ", "dim"), (visible(suggested), "green"))
         else:
             change = Text(visible(finding["message"]))

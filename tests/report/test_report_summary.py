@@ -80,6 +80,7 @@ def test_a_finding_has_what_its_image_is_and_where_its_label_stands(report: Repo
         "given": "cat",
         "suggested": "dog",
         "suggests": "class",
+        "change": None,
         "score": 0.02,
         "probability": 0.96,
         "message": "Looks like dog.",
