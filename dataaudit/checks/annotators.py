@@ -151,8 +151,7 @@ def ask_another_person(
     best = chances.max(1)
     number = budget if budget > 0 else round(float((1 - best).sum()))
     order = np.argsort(-gain, kind="stable")[:number]
-    flagged = np.zeros(len(gain), dtype=bool)
-    flagged[order] = gain[order] > 0
+    flagged = np.isin(np.arange(len(gain)), order) & (gain > 0)
     if budget <= 0:
         flagged &= best <= max_certainty
     messages = {}

@@ -70,7 +70,7 @@ def spelling_key(name: str) -> str:
     """What stays the same when a name is written in another way.
 
     >>> [spelling_key(name) for name in ("Traffic_Light", "traffic light", "grade-1", "1.5", "B")]
-    ['trafficlight', 'trafficlight', 'grade1', '1.5', 'B']
+    ['trafficlight', 'trafficlight', 'grade_1', '1.5', 'B']
     """
     tokens = _tokens(name)
     key = ""

@@ -27,7 +27,7 @@ def labels_of(names: list[str | None]) -> pd.DataFrame:
 
 
 def annotations_of(*rows: str) -> Annotations:
-    """Of "0 cat dog", that the first annotator says cat for the image i0 and the second dog; "-" is nobody."""
+    """Of "0 cat dog", that the first annotator says cat for the image i0, the second dog; "-" is nobody."""
     votes = [
         (f"i{row.split()[0]}", f"p{person}", name, 1)
         for row in rows

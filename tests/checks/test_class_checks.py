@@ -20,10 +20,8 @@ from dataaudit.types import Neighbors, Outcome
 
 def labels_of(names: list[str | None]) -> pd.DataFrame:
     ids = [f"i{number}" for number in range(len(names))]
-    return pd.DataFrame(
-        {"sample_id": ids, "name": pd.Series(names, dtype=object).to_numpy(), "geometry": None, "locator": None},
-        index=[f"L{i}" for i in ids],
-    )  # fmt: skip
+    given = pd.Series(names, dtype=object).to_numpy()
+    return pd.DataFrame({"sample_id": ids, "name": given}, index=[f"L{i}" for i in ids])
 
 
 def flagged(outcome: Outcome) -> list[str]:
@@ -101,8 +99,11 @@ def test_a_class_with_many_wrong_labels_is_flagged(pixels: np.ndarray, digits: n
 
 def test_a_class_of_three_images_is_not_judged_by_one_of_them() -> None:
     names: list[str | None] = ["a"] * 50 + ["b"] * 50 + ["c"] * 3
-    rows = np.array([[0.97, 0.02, 0.01]] * 50 + [[0.02, 0.97, 0.01]] * 50 + [[0.0, 0.02, 0.98]] * 2 + [[0.98, 0.01, 0.01]])  # fmt: skip
-    probabilities = pd.DataFrame(rows, index=[f"i{number}" for number in range(103)], columns=list("abc"))
+    sure = np.eye(3) * 0.95 + 0.05 / 3
+    rows = [sure["abc".index(str(name))] for name in names[:-1]]
+    probabilities = pd.DataFrame(
+        [*rows, sure[0]], index=[f"i{number}" for number in range(103)], columns=list("abc")
+    )
     assert flagged(class_error_rate(probabilities, labels_of(names))) == []
 
 
