@@ -60,27 +60,34 @@ def planted(true: np.ndarray, rate: float, kind: str, seed: int) -> np.ndarray:
 
     Args:
         true: (n,) class numbers from 0.
-        rate: share of wrong labels; exactly round(rate * n) are.
-        kind: ``uniform``: any label, any other class; ``class``: classes differ up to tenfold in how often
-            they are mistaken, and four in five mistakes of a class go to one other class.
+        rate: share of wrong labels, at most 0.5.
+        kind: ``uniform``: every class has its share, and any other class may be the wrong one; ``class``: the
+            shares of the classes lie between a quarter and seven quarters of the rate, none above a half, and
+            four in five wrong labels of a class name one other class.
         seed: of the random numbers.
 
     Returns:
         (n,) class numbers.
     """
     rng = np.random.default_rng(seed)
-    n, k = len(true), int(true.max()) + 1
-    wanted = round(rate * n)
-    odds = np.ones(k) if kind == "uniform" else np.geomspace(0.3, 3.0, k)[rng.permutation(k)]
-    # Weighted drawing without replacement by exponential keys.
-    wrong = np.argsort(rng.exponential(size=n) / odds[true])[:wanted]
+    k = int(true.max()) + 1
+    rates = np.full(k, rate)
+    if kind == "class":
+        most = min(1.75 * rate, 0.5)
+        rates = np.linspace(2 * rate - most, most, k)[rng.permutation(k)]
+    wrong = np.concatenate(
+        [
+            rng.choice(members, round(share * len(members)), replace=False)
+            for share, members in ((rates[c], np.flatnonzero(true == c)) for c in range(k))
+        ]
+    )
     given = true.copy()
-    given[wrong] = (true[wrong] + rng.integers(1, k, wanted)) % k
+    given[wrong] = (true[wrong] + rng.integers(1, k, len(wrong))) % k
     if kind == "class":
         order = rng.permutation(k)
         partner = np.empty(k, dtype=true.dtype)
         partner[order] = np.roll(order, 1)
-        to_partner = rng.random(wanted) < 0.8
+        to_partner = rng.random(len(wrong)) < 0.8
         given[wrong[to_partner]] = partner[true[wrong[to_partner]]]
     return given
 
