@@ -9,8 +9,8 @@ from dataaudit.rules import describe
 
 def test_without_a_code_there_is_a_line_for_each_check() -> None:
     lines = describe().splitlines()
-    assert [line.split()[0] for line in lines] == ["DUP001", "DUP002", "IMG001", "LBL001", "LBL002", "SPL001"]
-    assert lines[0] == "DUP001  exact_duplicate            The same file is there more than once."
+    assert [line.split()[0] for line in lines] == list(registry.checks())
+    assert lines[0].split(maxsplit=2) == ["DUP001", "exact_duplicate", "The same file is there more than once."]
 
 
 @pytest.mark.parametrize("code", ["LBL001", "lbl001"])
@@ -29,11 +29,11 @@ def test_every_check_says_how_it_scores_what_it_flags_and_what_its_fix_does() ->
 def test_the_catalogue_is_markdown_with_a_heading_a_check() -> None:
     text = describe(markdown=True)
     assert text.startswith("# Checks\n")
-    assert [line for line in text.splitlines() if line.startswith("## ")][2] == "## IMG001 undecodable_image"
+    assert "## IMG001 undecodable_image" in text.splitlines()
     assert "| `min_probability` | `0.0` |" in text
     assert describe("DUP001", markdown=True) in text
 
 
 def test_an_unknown_code_names_the_nearest() -> None:
-    with pytest.raises(InputError, match=r"There is no check 'lbl009'. Did you mean 'LBL00"):
-        describe("lbl009")
+    with pytest.raises(InputError, match=r"There is no check 'lbl099'. Did you mean 'LBL00"):
+        describe("lbl099")
