@@ -218,7 +218,24 @@ def test_a_rotated_jpeg_at_a_reduced_scale_is_upright() -> None:
 def test_an_unknown_orientation_counts_as_none() -> None:
     exif = Image.Exif()
     exif[0x0112] = 77
-    assert decode(encoded(Image.fromarray(ARRAY), "PNG", exif=exif), size=224).orientation == 1
+    decoded = decode(encoded(Image.fromarray(ARRAY), "PNG", exif=exif), size=224)
+    assert (decoded.orientation, decoded.orientation_tag) == (1, 77)
+
+
+def test_the_size_that_the_exif_gives_is_read_where_the_image_is_to_be_turned() -> None:
+    for tag, expected in ((6, (9, 6)), (3, (0, 0)), (1, (0, 0))):
+        exif = Image.Exif()
+        exif[0x0112] = tag
+        exif.get_ifd(0x8769).update({0xA002: 9, 0xA003: 6})
+        decoded = decode(encoded(Image.fromarray(ARRAY), "JPEG", exif=exif), size=224)
+        assert (decoded.orientation_tag, decoded.exif_width, decoded.exif_height) == (tag, *expected)
+
+
+def test_an_orientation_that_is_no_number_counts_as_none() -> None:
+    entry = struct.pack("<HHI4s", 0x0112, 2, 4, b"up")
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4)
+    decoded = decode(encoded(Image.fromarray(ARRAY), "JPEG", exif=exif), size=224)
+    assert (decoded.orientation, decoded.orientation_tag) == (1, 0)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
@@ -286,6 +303,54 @@ def test_contrast_saturation_and_sharpness_reach_their_ends() -> None:
     assert decode(encoded(red, "PNG"), size=224).pixels["saturation"] == 1
     board = Image.fromarray((np.indices((8, 8)).sum(0) % 2 * 255).astype(np.uint8))
     assert decode(encoded(board, "PNG"), size=224).pixels["sharpness"] == pytest.approx(1, abs=1e-5)
+
+
+def properties(values: object, mode: str = "RGB") -> dict[str, float]:
+    image = Image.fromarray(np.array(values, dtype=np.uint8)).convert(mode).convert("RGB")
+    return dict(decode(encoded(image, "PNG"), size=224).pixels)
+
+
+def test_shadow_and_highlight_leave_out_a_twentieth_of_the_pixels() -> None:
+    ramp = np.repeat(np.arange(100)[:, None], 4, axis=1)
+    found = properties(ramp)
+    assert (found["shadow"], found["highlight"]) == (pytest.approx(4 / 255), pytest.approx(94 / 255))
+
+
+def test_nearly_black_and_nearly_white_pixels_are_counted() -> None:
+    found = properties([[0, 12, 13, 242], [243, 255, 255, 128]])
+    assert (found["black_fraction"], found["white_fraction"]) == (0.25, 0.375)
+
+
+def test_entropy_counts_the_grey_levels() -> None:
+    assert properties(np.full((16, 16), 9))["entropy"] == 0
+    assert properties([[0, 255], [255, 0]])["entropy"] == pytest.approx(1 / 8)
+    assert properties(np.arange(256).reshape(16, 16))["entropy"] == pytest.approx(1)
+
+
+def test_coloured_pixels_are_those_whose_channels_differ() -> None:
+    found = properties([[[100, 100, 100], [100, 116, 100], [100, 117, 100], [255, 0, 0]]])
+    assert found["colour_fraction"] == 0.5
+    assert properties([[0, 80, 255]], "L")["colour_fraction"] == 0
+
+
+def test_an_image_is_uniform_where_all_of_its_channels_are() -> None:
+    assert properties(np.full((8, 8, 3), (9, 99, 200)))["uniform_fraction"] == 1
+    # Eight levels are as good as one, nine are not.
+    assert properties([[100, 103], [105, 107]])["uniform_fraction"] == 1
+    assert properties([[100, 103], [105, 108]])["uniform_fraction"] == 0.75
+    # Red and green of one luminance.
+    checks = np.zeros((8, 8, 3))
+    checks[:, :4] = (255, 0, 0)
+    checks[:, 4:] = (0, 130, 0)
+    assert properties(checks)["uniform_fraction"] == 0.5
+
+
+def test_detail_is_that_of_the_finest_scale() -> None:
+    board = np.indices((32, 32)).sum(0) % 2 * 255
+    assert properties(board)["detail"] == pytest.approx(1)
+    assert properties(np.full((32, 32), 9))["detail"] == 1
+    wave = 127 + 100 * np.sin(np.arange(64) / 8)
+    assert properties(np.add.outer(wave, wave) / 2)["detail"] < 0.01
 
 
 def test_perceptual_hashes_survive_compression_and_resizing_and_tell_pictures_apart(

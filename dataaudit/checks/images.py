@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dataaudit.checks.groups import removal
+from dataaudit.checks.groups import one_a_sample, removal
 from dataaudit.errors import Unavailable
 from dataaudit.registry import check
 from dataaudit.types import Fix, Outcome
@@ -342,10 +342,10 @@ def orientation_depends_on_reader(image_properties: pd.DataFrame) -> Outcome:
     orientation = known["orientation"].to_numpy(dtype=np.int64)
     differs = (orientation > 1) & ~_turned_twice(known) & (len(np.unique(orientation)) > 1)
     messages = []
-    for row in np.flatnonzero(differs):
-        width, height = known["width"].iloc[row], known["height"].iloc[row]
-        how = f"{width} x {height} or {height} x {width}" if orientation[row] > 4 else "turned or not"
-        messages.append(f"The EXIF orientation is {orientation[row]}: {how}, depending on the reader.")
+    # There may be many: most of the photos of a phone are turned.
+    for tag, width, height in known.loc[differs, ["orientation", "width", "height"]].to_numpy().tolist():
+        how = f"{width} x {height} or {height} x {width}" if tag > 4 else "turned or not"
+        messages.append(f"The EXIF orientation is {tag}: {how}, depending on the reader.")
     return _outcome(known, np.where(differs, 1.5, 0.0), messages)
 
 
@@ -359,7 +359,7 @@ def _known(image_properties: pd.DataFrame) -> pd.DataFrame:
 
 def _drops(ids: Iterable[Any], labels: pd.DataFrame) -> dict[str, Fix]:
     """The fix that takes each of these samples out."""
-    first = labels.reset_index(names="label_id").drop_duplicates("sample_id").set_index("sample_id")
+    first = one_a_sample(labels)
     fixes: dict[str, Fix] = {}
     for sample_id in map(str, ids):
         label = first.loc[sample_id].to_dict() if sample_id in first.index else {}

@@ -158,7 +158,7 @@ def counts(found: pd.DataFrame, truth: pd.Series[str]) -> pd.DataFrame:
 
 def table_of(total: pd.DataFrame) -> pd.DataFrame:
     flagged = total[["found", "untouched", "others"]].sum(axis=1)
-    shown = total[["untouched", "others"]].copy()
+    shown = total[["untouched", "others"]].astype(object)
     for place, (name, of) in enumerate({"recall": total["planted"], "precision": flagged}.items()):
         shown.insert(place, name, [f"{share:.0%}" for share in (total["found"] / of.clip(lower=1))])
     shown.loc["any but grey", ["recall", "precision", "others"]] = ""
