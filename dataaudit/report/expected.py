@@ -10,9 +10,10 @@ import numpy as np
 from dataaudit import registry
 from dataaudit.errors import InputError, nearest
 from dataaudit.metrics import expected_errors, review_budget
+from dataaudit.report.text import plural
 from dataaudit.types import Outcome, Report
 
-__all__ = ["expected", "expected_by_check", "foremost"]
+__all__ = ["expected", "expected_by_check", "foremost", "sentences"]
 
 FIRST = (10, 50, 100, 500, 1000, 5000, 10_000, 50_000, 100_000)
 SHARES = (0.5, 0.8, 0.9, 0.95)
@@ -85,6 +86,28 @@ def foremost(by_check: Mapping[str, Mapping[str, Any]]) -> tuple[str, Mapping[st
         return None
     code = "LBL001" if "LBL001" in labels else max(labels, key=lambda code: float(labels[code]["errors"]))
     return (code, labels[code]) if labels[code]["errors"] >= 0.5 else None
+
+
+def sentences(by_check: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """How many labels are likely to be wrong, and what finding them takes, as two sentences or none.
+
+    Args:
+        by_check: `expected_by_check` of a report.
+    """
+    shown = foremost(by_check)
+    if shown is None:
+        return []
+    entry = shown[1]
+    first = next((one for one in reversed(entry["first"]) if one["k"] <= max(entry["errors"], 10)), None)
+    worst = f"; in the worst {first['k']:,}: {first['errors']:,.0f}" if first else ""
+    number = f"{entry['errors']:,.0f} wrong ({entry['low']:,} to {entry['high']:,})"
+    found = [f"Expected in {plural(entry['items'], 'label')}: {number}{worst}."]
+    budget = [one for one in entry["budget"] if one["k"]]
+    if budget:
+        shares = " / ".join(f"{100 * one['share']:.0f}" for one in budget)
+        numbers = " / ".join(f"{one['k']:,}" for one in budget)
+        found.append(f"To find {shares} % of them, look at the worst {numbers}.")
+    return found
 
 
 def _known(report: Report, code: str) -> dict[str, bool]:

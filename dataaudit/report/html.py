@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataaudit.errors import InputError
-from dataaudit.report.expected import foremost
+from dataaudit.report.expected import foremost, sentences
 from dataaudit.report.summary import as_summary, is_grouped
 from dataaudit.report.text import percent, visible
 from dataaudit.report.thumbnails import thumbnails as make_thumbnails
@@ -67,6 +67,7 @@ def to_html(
         "summary": summary,
         "pictures": pictures,
         "expected": _expected(summary),
+        "expected_sentences": sentences(summary.get("expected", {})),
         "histogram": _histogram(summary["histogram"]),
         "matrix": _matrix(summary["matrix"]),
         "classes": _classes(summary["classes"]),

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataaudit.report.expected import foremost
+from dataaudit.report.expected import sentences
 from dataaudit.report.summary import as_summary, is_grouped
-from dataaudit.report.text import percent, plural, visible
+from dataaudit.report.text import percent, visible
 from dataaudit.types import Report
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ def to_terminal(
         console.print()
     style = "bold green" if not summary["counts"]["open"] else "bold"
     console.print(Text(visible(summary["estimate"]), style=style))
-    for line in _expected(summary):
-        console.print(Text(line))
+    for sentence in sentences(summary.get("expected", {})):
+        console.print(Text(sentence))
     if summary["skipped"]:
         skipped = "; ".join(f"{entry['code']} {entry['reason'].rstrip('.')}" for entry in summary["skipped"])
         console.print(Text(f"Skipped: {visible(skipped)}", style="dim"))
@@ -68,24 +68,6 @@ def _header(summary: Mapping[str, Any]) -> Text:
     if counts["unlabeled"]:
         parts.append(f"{counts['unlabeled']:,} unlabeled")
     return Text.assemble((visible(dataset["name"]), "bold"), ("  " + visible("  ·  ".join(parts)), "dim"))
-
-
-def _expected(summary: Mapping[str, Any]) -> list[str]:
-    """How many errors there are likely to be, and what finding them takes."""
-    shown = foremost(summary.get("expected", {}))
-    if shown is None:
-        return []
-    entry = shown[1]
-    first = next((one for one in reversed(entry["first"]) if one["k"] <= max(entry["errors"], 10)), None)
-    worst = f"; in the worst {first['k']:,}: {first['errors']:,.0f}" if first else ""
-    interval = f"{entry['errors']:,.0f} wrong ({entry['low']:,} to {entry['high']:,})"
-    lines = [f"Expected in {plural(entry['items'], 'label')}: {interval}{worst}."]
-    budget = [one for one in entry["budget"] if one["k"]]
-    if budget:
-        shares = " / ".join(f"{100 * one['share']:.0f}" for one in budget)
-        numbers = " / ".join(f"{one['k']:,}" for one in budget)
-        lines.append(f"To find {shares} % of them, look at the worst {numbers}.")
-    return lines
 
 
 def _table(*columns: tuple[str, str]) -> Table:

@@ -123,6 +123,10 @@ def test_the_page_has_the_table_and_the_curve_of_the_first_labels() -> None:
     assert '<tr><td>95%</td><td class="num">5</td></tr>' in page
 
 
+def test_a_notebook_shows_the_same_sentences() -> None:
+    assert "look at the worst 2 / 4 / 4 / 5." in to_html(audited(CHANCES), embed=True)
+
+
 def test_a_summary_of_an_older_version_is_still_shown() -> None:
     old = summarize(audited(CHANCES))
     del old["expected"]
