@@ -146,9 +146,7 @@ def _binned(values: Floats) -> Ints:
     codes = np.empty(columns.shape, dtype=np.int64)
     for at, column in enumerate(columns):
         known = np.isfinite(column)
-        edges = (
-            np.unique(np.quantile(column[known], np.arange(1, _BINS) / _BINS)) if known.any() else column[:0]
-        )
+        edges = np.unique(np.quantile(column[known], _LEVELS)) if known.any() else column[:0]
         codes[at] = np.where(known, np.searchsorted(edges, column, side="right"), len(edges) + 1)
     return codes[0] if values.ndim == 1 else codes.T
 
