@@ -1,13 +1,14 @@
 """The methods that the bench of label errors compares, each run in a process of its own.
 
-    python _peers.py METHOD FOLDER OUT
+    python _peers.py METHOD FOLDER OUT [GIB]
 
 FOLDER holds what the methods are given, as arrays: ``given.npy`` (n,) class numbers and, where they are
 known, ``features.npy`` (n, d), ``probabilities-NAME.npy`` (n, k), ``phash.npy`` and ``thumbnails.npy``. OUT
 becomes an ``.npz`` with ``suspicion`` (n,) float, high where the label looks wrong; ``flagged`` (n,) bool, or
 empty where the method only ranks; ``probability`` (n,) where it states one, else empty; ``seconds``; and
 ``peak`` and ``start``, the peak memory of the process in all and before the method began, in bytes. Imports,
-loading and what a user has anyway (a FiftyOne dataset) come before the clock.
+loading and what a user has anyway (a FiftyOne dataset) come before the clock. A process that needs more memory
+than GIB fails.
 
 SelfClean (CC BY-NC 4.0) runs under an interpreter where it is installed, and this file imports nothing but
 NumPy for that.
@@ -16,6 +17,7 @@ NumPy for that.
 from __future__ import annotations
 
 import importlib
+import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -272,4 +274,6 @@ METHODS: dict[str, Callable[[Mapping[str, np.ndarray], str], Callable[[], Found]
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 4:
+        resource.setrlimit(resource.RLIMIT_AS, (int(float(sys.argv[4]) * 2**30),) * 2)
     run(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

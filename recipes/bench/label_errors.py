@@ -87,6 +87,10 @@ class Problem:
     wrong: np.ndarray
 
 
+class Failed(Exception):
+    """A method ended with an error, which is the message."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bench:
     """How the methods are run."""
@@ -94,6 +98,7 @@ class Bench:
     cache: Path
     selfclean_python: str | None
     chosen: Sequence[str]
+    max_gib: float | None = None
 
     def methods(self, among: Sequence[str]) -> list[str]:
         wanted = [name for name in among if not self.chosen or name in self.chosen]
@@ -109,9 +114,10 @@ class Bench:
             "PYTHONWARNINGS": "ignore",
         }
         command = [str(python), str(Path(__file__).with_name("_peers.py")), method, str(folder), str(out)]
+        command += [] if self.max_gib is None else [str(self.max_gib)]
         done = subprocess.run(command, env=os.environ | quiet, capture_output=True, text=True)
         if done.returncode:
-            raise SystemExit(f"{method} failed:\n{done.stderr[-3000:]}")
+            raise Failed(f"{method} failed ({done.returncode}):\n{done.stderr[-3000:]}")
         with np.load(out) as found:
             result = dict(found)
         out.unlink()
@@ -303,7 +309,11 @@ def scale(bench: Bench, size: str) -> None:
         print(f"\n### {n:,} x {k:,} float32 probabilities, {size_of_input / 2**30:.2f} GiB\n")
         print("| | s | peak GiB | peak / input | F1 flags | errors est/true |\n|---|---|---|---|---|---|")
         for method in methods:
-            found = bench.run(method, folder)
+            try:
+                found = bench.run(method, folder)
+            except Failed as error:
+                print(f"| {title_of(method)} | failed: {str(error).splitlines()[-1]} | | | | |", flush=True)
+                continue
             row, peak = figures(method, found, wrong), float(found["peak"])
             print(
                 f"| {title_of(method)} | {row['s']:.1f} | {peak / 2**30:.2f} | {peak / size_of_input:.2f} "
@@ -357,6 +367,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, help="folder to keep features and regressions in")
     parser.add_argument("--scale", nargs="*", default=[], metavar="NxK")
     parser.add_argument("--time", nargs="*", default=[], metavar="NxD")
+    parser.add_argument("--max-gib", type=float, help="memory that a method may take; it fails beyond")
     parser.add_argument("--json", type=Path, help="file for the figures of each run")
     return parser.parse_args()
 
