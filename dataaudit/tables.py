@@ -26,6 +26,7 @@ __all__ = ["dataset_name", "read", "source_of", "write"]
 
 LABELS = "ground_truth"
 INFO, ID, DIGEST = "dataaudit", "dataaudit_id", "dataaudit_digest"
+_BETWEEN = "\x1f"
 
 
 def dataset_name(source: Source) -> str:
@@ -70,7 +71,7 @@ def write(tables: Tables, *, name: str | None = None) -> fo.Dataset:
         name = dataset_name(source)
     dataset = fiftyone.load_dataset(name) if fiftyone.dataset_exists(name) else fiftyone.Dataset(name)
     _refuse_another(dataset, source)
-    _declare(dataset, fiftyone)
+    _declare(dataset, fiftyone, several=tables.task == "multilabel")
     _update(dataset, tables)
     if list(dataset.default_classes) != list(tables.classes):
         dataset.default_classes = list(tables.classes)
@@ -102,16 +103,19 @@ def _refuse_another(dataset: fo.Dataset, source: Source | None) -> None:
         )
 
 
-def _declare(dataset: fo.Dataset, fiftyone: Any) -> None:
+def _declare(dataset: fo.Dataset, fiftyone: Any, *, several: bool) -> None:
     dataset.persistent = True
     there = dataset.get_field_schema()
     for field in (ID, DIGEST, "split"):
         if field not in there:
             dataset.add_sample_field(field, fiftyone.StringField)
+    kind = fiftyone.Classifications if several else fiftyone.Classification
+    if LABELS in there and LABELS not in dataset.get_field_schema(embedded_doc_type=kind):
+        # The files are read in another way than before; they hold the labels
+        dataset.delete_sample_field(LABELS)
+        del there[LABELS]
     if LABELS not in there:
-        dataset.add_sample_field(
-            LABELS, fiftyone.EmbeddedDocumentField, embedded_doc_type=fiftyone.Classification
-        )
+        dataset.add_sample_field(LABELS, fiftyone.EmbeddedDocumentField, embedded_doc_type=kind)
 
 
 def _plain(source: Source) -> dict[str, Any]:
@@ -133,13 +137,13 @@ def source_of(dataset: fo.Dataset) -> Source | None:
 
 
 def _update(dataset: fo.Dataset, tables: Tables) -> None:
-    wanted = tables.images.assign(
-        label=tables.labels.drop_duplicates("sample_id")
-        .set_index("sample_id")["name"]
-        .reindex(tables.images.index)
-    )
-    columns = ["id", ID, "filepath", f"{LABELS}.label", "split", DIGEST]
+    several = tables.task == "multilabel"
+    wanted = tables.images.assign(label=_labels(tables))
+    name = f"{LABELS}.classifications.label" if several else f"{LABELS}.label"
+    columns = ["id", ID, "filepath", name, "split", DIGEST]
     rows = list(zip(*dataset.values(columns), strict=True)) if len(dataset) else []
+    if several:
+        rows = [(*row[:3], _joined(row[3]), *row[4:]) for row in rows]
     have = pd.DataFrame(
         rows, columns=["id", "sample_id", "filepath", "label", "split", "digest"], dtype=object
     )
@@ -152,10 +156,24 @@ def _update(dataset: fo.Dataset, tables: Tables) -> None:
     if len(gone):
         dataset.delete_samples(have.loc[gone, "id"].tolist())
     both = wanted.index[wanted.index.isin(have.index)]
-    _set_changed(dataset, have.loc[both], wanted.loc[both])
+    _set_changed(dataset, have.loc[both], wanted.loc[both], several=several)
     new = wanted.index[~wanted.index.isin(have.index)]
     if len(new):
-        _add(dataset, wanted.loc[new])
+        _add(dataset, wanted.loc[new], several=several)
+
+
+def _labels(tables: Tables) -> pd.Series[Any]:
+    """The class of each sample; of a multi-label dataset its classes, joined."""
+    labels = tables.labels
+    if tables.task != "multilabel":
+        return labels.drop_duplicates("sample_id").set_index("sample_id")["name"].reindex(tables.images.index)
+    named = labels.dropna(subset="name").groupby("sample_id")["name"].agg(list)
+    return named.map(_joined).reindex(tables.images.index)
+
+
+def _joined(names: Sequence[str | None] | None) -> str | None:
+    """A set of classes as one text; None for none."""
+    return _BETWEEN.join(sorted({name for name in names or () if name is not None})) or None
 
 
 def _with_digests(digests: pd.Series[Any], new: pd.Series[str]) -> pd.Series[Any]:
@@ -185,7 +203,7 @@ def _follow_moves(have: pd.DataFrame, wanted: pd.DataFrame) -> pd.DataFrame:
     return have.assign(moved=have.index.isin(list(moved))).rename(index=moved)
 
 
-def _set_changed(dataset: fo.Dataset, have: pd.DataFrame, wanted: pd.DataFrame) -> None:
+def _set_changed(dataset: fo.Dataset, have: pd.DataFrame, wanted: pd.DataFrame, *, several: bool) -> None:
     moved = have[have["moved"].to_numpy(dtype=bool)]
     if len(moved):
         dataset.set_values(ID, dict(zip(moved["id"], moved.index, strict=True)), key_field="id")
@@ -200,9 +218,23 @@ def _set_changed(dataset: fo.Dataset, have: pd.DataFrame, wanted: pd.DataFrame) 
     if digests:
         dataset.set_values(DIGEST, digests, key_field="id")
     labels = _changed(have, wanted, "label")
-    if labels:
+    if labels and several:
+        _set_labels(dataset, labels)
+    elif labels:
         database.assign(dataset.name, LABELS, labels)
         dataset.reload()
+
+
+def _set_labels(dataset: fo.Dataset, labels: Mapping[str, str | None]) -> None:
+    """Give samples other sets of classes; labels of classes that stay are as they were."""
+    new: dict[str, str | None] = {}
+    for sample, document in database.fields(dataset.name, LABELS, list(labels)).items():
+        wanted = (labels[sample] or "").split(_BETWEEN)
+        have = database.classes_of(document)
+        added = [name for name in wanted if name and name not in have]
+        new[sample] = database.relabeled(document, removed=set(have) - set(wanted), added=added)
+    database.put(dataset.name, LABELS, new)
+    dataset.reload()
 
 
 def _changed(have: pd.DataFrame, wanted: pd.DataFrame, column: str) -> dict[str, Any]:
@@ -226,8 +258,16 @@ def _names(splits: Iterable[Any]) -> list[str]:
     return sorted({split for split in splits if not pd.isna(split)})
 
 
-def _add(dataset: fo.Dataset, new: pd.DataFrame) -> None:
+def _add(dataset: fo.Dataset, new: pd.DataFrame, *, several: bool) -> None:
     import fiftyone
+
+    def label(joined: Any) -> Any:
+        if several:
+            names = [] if pd.isna(joined) else joined.split(_BETWEEN)
+            return fiftyone.Classifications(
+                classifications=[fiftyone.Classification(label=name) for name in names]
+            )
+        return None if pd.isna(joined) else fiftyone.Classification(label=joined)
 
     rows: Iterable[Any] = new.itertuples()
     samples = [
@@ -235,7 +275,7 @@ def _add(dataset: fo.Dataset, new: pd.DataFrame) -> None:
             filepath=row.filepath,
             tags=[] if pd.isna(row.split) else [row.split],
             **{
-                LABELS: None if pd.isna(row.label) else fiftyone.Classification(label=row.label),
+                LABELS: label(row.label),
                 ID: row.Index,
                 DIGEST: None if pd.isna(row.digest) else row.digest,
                 "split": None if pd.isna(row.split) else row.split,
@@ -266,19 +306,26 @@ def read(dataset: fo.Dataset, *, label_field: str | None = None) -> Tables:
     ids = pd.Series(dataset.values(ID), index=tables.images.index, dtype=object)
     if ids.isna().any() or not ids.is_unique:
         return tables
-    locators = _locators(source, ids.tolist())
     images = tables.images.set_axis(pd.Index(ids.to_numpy(), name="sample_id"))
-    labels = tables.labels.set_axis(pd.Index(ids.to_numpy(), name="label_id"))
-    labels = labels.assign(
-        sample_id=ids.to_numpy(), locator=pd.Series(locators, index=labels.index, dtype=object)
-    )
+    owners = ids.loc[tables.labels["sample_id"]].tolist()
+    keys = owners
+    if tables.task == "multilabel":
+        names = tables.labels["name"]
+        keys = [own if name is None else f"{own}:{name}" for own, name in zip(owners, names, strict=True)]
+    labels = tables.labels.set_axis(pd.Index(keys, name="label_id"))
+    locators = _locators(source, keys, owners)
+    labels = labels.assign(sample_id=owners, locator=pd.Series(locators, index=labels.index, dtype=object))
     source = replace(source, dataset=dataset.name)
     return replace(tables, images=images.sort_index(), labels=labels.sort_index(), source=source)
 
 
-def _locators(source: Source, ids: Sequence[str]) -> list[Locator]:
-    known: Mapping[str, Locator] = {}
+def _locators(source: Source, label_ids: Sequence[str], sample_ids: Sequence[str]) -> list[Locator]:
+    known: dict[str, Locator] = {}
     if source.format != "folder" and Path(source.path).exists():
         files = formats.read(source.path, format=source.format, options=source.options)
         known = dict(zip(files.labels["sample_id"], files.labels["locator"], strict=True))
-    return [known.get(sample_id, Locator(file=sample_id)) for sample_id in ids]
+        known |= dict(zip(files.labels.index, files.labels["locator"], strict=True))
+    return [
+        known.get(label_id, known.get(sample_id, Locator(file=sample_id)))
+        for label_id, sample_id in zip(label_ids, sample_ids, strict=True)
+    ]

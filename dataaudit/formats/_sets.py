@@ -248,22 +248,41 @@ def edits(sets: Sets, rows: Mapping[str, Sequence[Row]], fixes: Sequence[Fix], f
 
 
 def _check(fixes: Sequence[Fix], rows: Sequence[Row], have: Sequence[str], file: Path) -> bool:
-    """Raise where the fixes of a sample don't fit what it has; returns whether they take it out."""
-    out = [fix for fix in fixes if fix.op in ("drop", "merge")]
-    if out and len(fixes) > 1:
-        raise InputError(f"{out[0].sample_id} is taken out and changed at once.", where=file)
-    shown = ", ".join(sorted(have)) or None
-    news = [fix.new for fix in fixes if fix.op in ("add", "relabel")]
+    """Raise where the fixes of a sample don't fit its rows; returns whether they take it out."""
     for fix in fixes:
         if fix.locator.file != file.name:
             raise InputError(f"The fix of {fix.sample_id} is for {fix.locator.file}.", where=file)
         if fix.locator.item not in [row.item for row in rows]:
             raise _conflict(file, fix, f"There is no row of {fix.sample_id} here any more.")
+    return check_fixes(fixes, have, f"{file}:{fixes[0].locator.item}")
+
+
+def check_fixes(fixes: Sequence[Fix], have: Sequence[str], where: str) -> bool:
+    """Raise where the fixes of a sample don't fit what it has; returns whether they take it out.
+
+    Args:
+        fixes: of one sample.
+        have: its classes.
+        where: its place, for errors.
+
+    Raises:
+        ConflictError: it no longer has what a fix expects, or has already what it adds.
+        InputError: it is taken out and changed at once.
+    """
+    out = [fix for fix in fixes if fix.op in ("drop", "merge")]
+    if out and len(fixes) > 1:
+        raise InputError(f"{out[0].sample_id} is taken out and changed at once.", where=where)
+    shown = ", ".join(sorted(have)) or None
+    news = [fix.new for fix in fixes if fix.op in ("add", "relabel")]
+    for fix in fixes:
+        what = None
         fits = fix.old in have or fix.op == "add" or (fix.op == "relabel" and fix.old is None and not have)
         if not (fix.old == shown if out else fits):
-            raise _conflict(file, fix, f"The labels of {fix.sample_id} are {shown!r}; expected {fix.old!r}.")
-        if fix.new is not None and not out and (fix.new in have or news.count(fix.new) > 1):
-            raise _conflict(file, fix, f"{fix.sample_id} has the label {fix.new!r} already, or twice.")
+            what = f"The labels of {fix.sample_id} are {shown!r}; expected {fix.old!r}."
+        elif fix.new is not None and not out and (fix.new in have or news.count(fix.new) > 1):
+            what = f"{fix.sample_id} has the label {fix.new!r} already, or twice."
+        if what is not None:
+            raise ConflictError(what, where=where, fix="Nothing was changed. Audit again.")
     return bool(out)
 
 

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from dataaudit import state
-from dataaudit.errors import FormatError, InputError, nearest
+from dataaudit.errors import ConflictError, FormatError, InputError, nearest
 from dataaudit.formats._fiftyone import connect
-from dataaudit.journal import Assign, Delete, Operation
+from dataaudit.formats._sets import check_fixes
+from dataaudit.formats._shared import new_label, set_tables
+from dataaudit.journal import Assign, Delete, Operation, Rewrite, database
 from dataaudit.types import Fix, Locator, Source, Tables
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["DESCRIPTION", "NAME", "from_dataset", "label_field_of", "patch", "read", "sniff"]
 
 NAME = "fiftyone"
-DESCRIPTION = "The name of a FiftyOne dataset with a Classification field."
+DESCRIPTION = "The name of a FiftyOne dataset with a Classification or Classifications field."
 
 _SUGGESTED = re.compile(r"[A-Z]{3}\d{3}_suggested")
 _SPLIT_TAGS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing"})
@@ -40,7 +42,8 @@ def read(path: Path, *, options: Mapping[str, str] | None = None) -> Tables:
 
     Args:
         path: its name.
-        options: ``label_field``, the `Classification` field; not needed where there is only one.
+        options: ``label_field``, the `Classification` or `Classifications` field; not needed where there is
+            only one.
     """
     options = dict(options or {})
     label_field = options.pop("label_field", None)
@@ -71,6 +74,8 @@ def from_dataset(dataset: fo.Dataset, *, label_field: str | None = None) -> Tabl
             f"The FiftyOne dataset {dataset.name!r} holds {dataset.media_type}; expected images."
         )
     label_field = label_field_of(dataset, label_field)
+    if is_several(dataset, label_field):
+        return _several(dataset, label_field)
     ids, filepaths, names, tags = dataset.values(["id", "filepath", f"{label_field}.label", "tags"])
     splits = _splits(dataset, tags)
     index = pd.Index(ids, name="sample_id", dtype=object)
@@ -101,6 +106,40 @@ def _declared(dataset: fo.Dataset, label_field: str) -> list[str]:
     return [str(name) for name in dataset.classes.get(label_field) or dataset.default_classes or ()]
 
 
+def is_several(dataset: fo.Dataset, label_field: str) -> bool:
+    """Whether a field holds any number of classes a sample."""
+    import fiftyone as fo
+
+    return label_field in dataset.get_field_schema(embedded_doc_type=fo.Classifications)
+
+
+def _several(dataset: fo.Dataset, label_field: str) -> Tables:
+    """Tables of a `Classifications` field; a class that a sample has twice counts once."""
+    inside = f"{label_field}.classifications"
+    ids, filepaths, names, label_ids, tags = dataset.values(
+        ["id", "filepath", f"{inside}.label", f"{inside}.id", "tags"]
+    )
+    sets: list[list[str]] = []
+    locators: list[list[Locator]] = []
+    for sample_id, own, keys in zip(ids, names, label_ids, strict=True):
+        first: dict[str, str] = {}
+        for name, key in zip(own or (), keys or (), strict=True):
+            if name is not None:
+                first.setdefault(name, key)
+        sets.append(list(first))
+        places = [Locator(file=sample_id, item=key, field=label_field) for key in first.values()]
+        locators.append(places or [Locator(file=sample_id, field=label_field)])
+    options = {"label_field": label_field}
+    return set_tables(
+        sample_ids=ids,
+        filepaths=filepaths,
+        splits=_splits(dataset, tags),
+        names=sets,
+        locators=locators,
+        source=Source(format=NAME, root=None, path=dataset.name, anchor=_anchor(), options=options),
+    )
+
+
 def _splits(dataset: fo.Dataset, tags: Sequence[Sequence[str]]) -> list[str | None]:
     from fiftyone import StringField
 
@@ -110,10 +149,11 @@ def _splits(dataset: fo.Dataset, tags: Sequence[Sequence[str]]) -> list[str | No
 
 
 def label_field_of(dataset: fo.Dataset, label_field: str | None) -> str:
-    """The `Classification` field that is named, or the only one, or ``ground_truth``."""
+    """The `Classification` or `Classifications` field that is named, or the only one, or ``ground_truth``."""
     import fiftyone as fo
 
-    fields = sorted(dataset.get_field_schema(embedded_doc_type=fo.Classification))
+    kinds = [fo.Classification, fo.Classifications]
+    fields = sorted(dataset.get_field_schema(embedded_doc_type=kinds))
     own = [name for name in fields if not _SUGGESTED.fullmatch(name)]
     if label_field is not None:
         if label_field not in fields:
@@ -139,6 +179,8 @@ def label_field_of(dataset: fo.Dataset, label_field: str | None) -> str:
 def patch(source: Source, fixes: Sequence[Fix]) -> list[Operation]:
     """The changes in the database that carry out `fixes`; nothing is changed yet."""
     field = source.options["label_field"]
+    if is_several(connect().load_dataset(source.path), field):
+        return _patch_sets(source.path, field, fixes)
     relabeled = [fix for fix in fixes if fix.op == "relabel"]
     removed = tuple(fix.sample_id for fix in fixes if fix.op != "relabel")
     operations: list[Operation] = []
@@ -148,6 +190,41 @@ def patch(source: Source, fixes: Sequence[Fix]) -> list[Operation]:
         operations.append(Assign(dataset=source.path, field=field, old=old, new=new))
     if removed:
         operations.append(Delete(dataset=source.path, ids=removed))
+    return operations
+
+
+def _patch_sets(name: str, field: str, fixes: Sequence[Fix]) -> list[Operation]:
+    by_sample: dict[str, list[Fix]] = {}
+    for fix in fixes:
+        by_sample.setdefault(fix.sample_id, []).append(fix)
+    documents = database.fields(name, field, list(by_sample))
+    old: dict[str, str | None] = {}
+    new: dict[str, str | None] = {}
+    removed: list[str] = []
+    for sample_id, mine in by_sample.items():
+        where = f"FiftyOne dataset {name}"
+        if sample_id not in documents:
+            raise ConflictError(
+                f"The sample {sample_id} is gone.", where=where, fix="Nothing was changed. Audit again."
+            )
+        have = database.classes_of(documents[sample_id])
+        if check_fixes(mine, have, where):
+            removed.append(sample_id)
+            continue
+        old[sample_id] = documents[sample_id]
+        relabels = {fix.old: new_label(fix) for fix in mine if fix.op == "relabel"}
+        first = [relabels.pop(None)] if None in relabels else []
+        new[sample_id] = database.relabeled(
+            documents[sample_id],
+            removed=[fix.old for fix in mine if fix.op == "remove"],
+            renamed=relabels,
+            added=[*first, *(new_label(fix) for fix in mine if fix.op == "add")],
+        )
+    operations: list[Operation] = []
+    if new:
+        operations.append(Rewrite(dataset=name, field=field, old=old, new=new))
+    if removed:
+        operations.append(Delete(dataset=name, ids=tuple(removed)))
     return operations
 
 

@@ -38,6 +38,7 @@ from dataaudit.journal.operations import (
     Operation,
     RemoveEmpty,
     Restore,
+    Rewrite,
     Write,
     absolute,
     edited,
@@ -57,6 +58,7 @@ __all__ = [
     "Operation",
     "RemoveEmpty",
     "Restore",
+    "Rewrite",
     "Write",
     "commit",
     "edited",
@@ -141,6 +143,8 @@ def _check_content(operation: Operation) -> None:
             raise InputError("A line to append has a line break in it.", where=operation.path)
     elif isinstance(operation, Assign):
         database.check_labels(operation.dataset, operation.field, operation.old)
+    elif isinstance(operation, Rewrite):
+        database.check_documents(operation.dataset, operation.field, operation.old)
     elif isinstance(operation, Delete):
         database.check_samples(operation.dataset, operation.ids, present=True)
     elif isinstance(operation, Restore):
@@ -338,6 +342,8 @@ def _perform_in_database(state: Path, record: Mapping[str, Any]) -> None:
     operation = from_record(state, record)
     if isinstance(operation, Assign):
         database.assign(operation.dataset, operation.field, operation.new)
+    elif isinstance(operation, Rewrite):
+        database.put(operation.dataset, operation.field, operation.new)
     elif isinstance(operation, Delete):
         database.delete(operation.dataset, operation.ids)
     elif isinstance(operation, Restore):

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from dataaudit.errors import ConflictError
 
-__all__ = ["assign", "check_labels", "check_samples", "delete", "documents", "id_of", "restore"]
+__all__ = [
+    "assign",
+    "check_documents",
+    "check_labels",
+    "check_samples",
+    "classes_of",
+    "delete",
+    "documents",
+    "fields",
+    "id_of",
+    "put",
+    "relabeled",
+    "restore",
+]
 
 
 def documents(name: str, ids: Sequence[str]) -> tuple[str, ...]:
@@ -36,6 +49,85 @@ def check_labels(name: str, field: str, expected: Mapping[str, str | None]) -> N
                 where=f"FiftyOne dataset {name}",
                 fix="Nothing was changed. Audit again.",
             )
+
+
+def fields(name: str, field: str, ids: Collection[str]) -> dict[str, str | None]:
+    """The documents of a field in extended JSON by sample id; None where there is none."""
+    from bson import ObjectId, json_util
+
+    collection = _dataset(name)._sample_collection
+    found = collection.find({"_id": {"$in": [ObjectId(each) for each in ids]}}, {field: True})
+    options = json_util.CANONICAL_JSON_OPTIONS
+    values = {str(each["_id"]): each.get(field) for each in found}
+    return {
+        key: None if value is None else json_util.dumps(value, json_options=options)
+        for key, value in values.items()
+    }
+
+
+def classes_of(document: str | None) -> list[str]:
+    """The classes in the document of a `Classifications` field, each once."""
+    labels = json.loads(document).get("classifications") or [] if document is not None else []
+    return list(dict.fromkeys(label["label"] for label in labels if label.get("label") is not None))
+
+
+def check_documents(name: str, field: str, expected: Mapping[str, str | None]) -> None:
+    """Raise ConflictError where a document of `field` isn't as `expected`."""
+    now = fields(name, field, list(expected))
+    for sample, old in expected.items():
+        if sample not in now or now[sample] != old:
+            raise ConflictError(
+                f"The labels of sample {sample} in {field!r} have changed, or the sample is gone.",
+                where=f"FiftyOne dataset {name}",
+                fix="Nothing was changed. Audit again.",
+            )
+
+
+def put(name: str, field: str, new: Mapping[str, str | None]) -> None:
+    """Set the documents of a field."""
+    from bson import ObjectId, json_util
+    from pymongo import UpdateOne
+
+    options = json_util.CANONICAL_JSON_OPTIONS
+    dataset = _dataset(name)
+    dataset._sample_collection.bulk_write(
+        [
+            UpdateOne(
+                {"_id": ObjectId(sample)},
+                {"$set": {field: None if text is None else json_util.loads(text, json_options=options)}},
+            )
+            for sample, text in new.items()
+        ]
+    )
+    dataset.reload()
+
+
+def relabeled(
+    document: str | None,
+    removed: Collection[str | None] = (),
+    renamed: Mapping[str | None, str] | None = None,
+    added: Sequence[str] = (),
+) -> str:
+    """The document of a `Classifications` field with other classes; the labels that stay are as they were.
+
+    Args:
+        document: in extended JSON; None for a sample without labels.
+        removed: classes to take out.
+        renamed: old to new class.
+        added: classes to append.
+    """
+    from bson import ObjectId, json_util
+
+    options = json_util.CANONICAL_JSON_OPTIONS
+    found = {"_cls": "Classifications", "classifications": []}
+    if document is not None:
+        found = json_util.loads(document, json_options=options)
+    labels = [label for label in found.get("classifications") or [] if label.get("label") not in removed]
+    labels = [
+        {**label, "label": (renamed or {}).get(label.get("label"), label.get("label"))} for label in labels
+    ]
+    labels += [{"_id": ObjectId(), "_cls": "Classification", "tags": [], "label": name} for name in added]
+    return str(json_util.dumps({**found, "classifications": labels}, json_options=options))
 
 
 def check_samples(name: str, ids: Sequence[str], *, present: bool) -> None:

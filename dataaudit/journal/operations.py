@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ __all__ = [
     "Operation",
     "RemoveEmpty",
     "Restore",
+    "Rewrite",
     "Write",
     "absolute",
     "edited",
@@ -88,6 +89,21 @@ class Assign:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rewrite:
+    """Replace a field of FiftyOne samples.
+
+    Attributes:
+        old: sample id to the field's document in extended JSON; None where there is none.
+        new: the same.
+    """
+
+    dataset: str
+    field: str
+    old: Mapping[str, str | None]
+    new: Mapping[str, str | None]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Delete:
     """Delete samples from a FiftyOne dataset (not their images)."""
 
@@ -103,7 +119,7 @@ class Restore:
     samples: tuple[str, ...]
 
 
-Operation = Move | Write | Edit | Append | RemoveEmpty | Assign | Delete | Restore
+Operation = Move | Write | Edit | Append | RemoveEmpty | Assign | Rewrite | Delete | Restore
 
 
 def edited(content: bytes, splices: Sequence[tuple[int, int, bytes]]) -> bytes:
@@ -143,10 +159,8 @@ def invert(state: Path, operations: Sequence[Operation]) -> list[dict[str, Any]]
                 made[folder] = None
         elif isinstance(operation, Edit):
             undone.append(_inverse_edit(operation))
-        elif isinstance(operation, Assign):
-            undone.append(
-                Assign(dataset=operation.dataset, field=operation.field, old=operation.new, new=operation.old)
-            )
+        elif isinstance(operation, Assign | Rewrite):
+            undone.append(replace(operation, old=operation.new, new=operation.old))
         elif isinstance(operation, Delete):
             undone.append(
                 Restore(
@@ -196,7 +210,8 @@ def from_record(state: Path, record: Mapping[str, Any]) -> Operation:
         InputError: a record of an unknown kind, such as one of a newer version.
     """
     kinds = {
-        kind.__name__: kind for kind in (Move, Write, Edit, Append, RemoveEmpty, Assign, Delete, Restore)
+        kind.__name__: kind
+        for kind in (Move, Write, Edit, Append, RemoveEmpty, Assign, Rewrite, Delete, Restore)
     }
     values = {name: value for name, value in record.items() if name != "do"}
     if record.get("do") not in kinds:

@@ -24,7 +24,8 @@ def push(report: Report, *, dataset: fo.Dataset | None = None) -> fo.Dataset:
     """Write the findings of a report into FiftyOne, in place of those of an earlier one.
 
     For each check, such as ``LBL001``: the fields ``LBL001_score`` (the lower the worse, empty for 1),
-    ``LBL001_probability`` and ``LBL001_suggested`` or ``LBL001_group``; the tag ``LBL001`` on each flagged
+    ``LBL001_probability`` and ``LBL001_suggested`` or ``LBL001_group``, and of a multi-label dataset
+    ``LBL003_labels``, all classes that are missing or too much; the tag ``LBL001`` on each flagged
     sample; the saved view ``LBL001 label_error``, worst first. The summary is
     ``dataset.info["dataaudit"]["report"]``.
 
@@ -118,6 +119,8 @@ def _fields_of(
 ) -> dict[str, tuple[Any, dict[str, Any]]]:
     """Name of each field of a check to its type and its value by FiftyOne's id."""
     owner = dict(zip(report.tables.labels.index, report.tables.labels["sample_id"], strict=True))
+    if outcome.evidence is not None and "sample_id" in outcome.evidence:  # labels that aren't there yet
+        owner |= outcome.evidence["sample_id"].to_dict()
     ids = {sample_id: each for sample_id, each in by_sample.items() if sample_id is not None}
     low = outcome.score[outcome.score < 1]
     scores: dict[str, float] = {}
@@ -127,6 +130,10 @@ def _fields_of(
             scores[ids[sample_id]] = score
     classes = set(report.tables.classes)
     own = {ids[item.sample_id]: item for item in reversed(found)}
+    changed: dict[str, list[str]] = {}
+    for item in found:
+        if item.fix is not None and item.fix.op in ("add", "remove"):
+            changed.setdefault(ids[item.sample_id], []).append(item.fix.new or item.fix.old or "")
     groups = {}
     if outcome.evidence is not None and "group" in outcome.evidence:
         named = outcome.evidence["group"].dropna()
@@ -141,6 +148,7 @@ def _fields_of(
             fiftyone.Classification,
             {each: item.suggested for each, item in own.items() if item.suggested in classes},
         ),
+        f"{code}_labels": (fiftyone.StringField, {each: ", ".join(names) for each, names in changed.items()}),
         f"{code}_group": (fiftyone.StringField, {ids[each]: g for each, g in groups.items() if each in ids}),
     }
     return {name: field for name, field in fields.items() if field[1]}
