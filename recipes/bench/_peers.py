@@ -7,8 +7,8 @@ known, ``features.npy`` (n, d), ``probabilities-NAME.npy`` (n, k), ``phash.npy``
 becomes an ``.npz`` with ``suspicion`` (n,) float, high where the label looks wrong; ``flagged`` (n,) bool, or
 empty where the method only ranks; ``probability`` (n,) where it states one, else empty; ``seconds``; and
 ``peak`` and ``start``, the peak memory of the process in all and before the method began, in bytes. Imports,
-loading and what a user has anyway (a FiftyOne dataset) come before the clock. A process that needs more memory
-than GIB fails.
+loading and what a user has anyway (a FiftyOne dataset) come before the clock. A process that needs more
+memory than GIB fails.
 
 SelfClean (CC BY-NC 4.0) runs under an interpreter where it is installed, and this file imports nothing but
 NumPy for that.
