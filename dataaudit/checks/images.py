@@ -140,7 +140,7 @@ def blurry_image(
     known = _known(image_properties)
     detail = known["detail"].to_numpy()
     own = max_detail / np.maximum(detail, _FINEST)
-    among = _below_median(np.log(np.maximum(detail, _FINEST)), least=0.1) / n_deviations
+    among = _below_median(np.log(np.maximum(detail, _FINEST)), least=0.25) / n_deviations
     excess = np.where(_plain(known), 0.0, _both(own, among))
     usual = known["detail"].median()
     values = known["detail"][excess > 1]
@@ -168,7 +168,7 @@ def low_information(
     known = _known(image_properties)
     bits = 8 * known["entropy"].to_numpy()
     own = max_bits / np.maximum(bits, 0.01)
-    among = _below_median(bits, least=0.2) / n_deviations
+    among = _below_median(bits, least=0.4) / n_deviations
     others = _plain(known) | (_darkness(known) > 1) | (_brightness(known) > 1)
     excess = np.where(others, 0.0, _both(own, among))
     values = pd.Series(bits, index=known.index)[excess > 1]
@@ -190,7 +190,8 @@ def odd_size(
     may be several, or a broad range.
 
     Flagged: images whose side differs by `min_factor` from every common one; and, where all but
-    `max_fraction` of the images have the very same size, those that have another: 0.4 at most.
+    `max_fraction` of the images have the very same size, those that have another (0.4 at most), unless
+    `IMG007` flags them by its defaults.
     """
     known = _known(image_properties)
     side = np.sqrt(known["width"].to_numpy(dtype=float) * known["height"].to_numpy(dtype=float))
@@ -199,7 +200,8 @@ def odd_size(
     counts = sizes.value_counts()
     same = len(known) >= 20 and counts.iloc[0] > (1 - max_fraction) * len(known)
     if same:
-        excess = np.where(sizes == counts.index[0], excess, np.maximum(excess, 1.5))
+        plain = (sizes == counts.index[0]) | (_elongation(known)[0] > 1)
+        excess = np.where(plain, excess, np.maximum(excess, 1.5))
     messages = []
     for row in np.flatnonzero(excess > 1):
         factor = max(side[row] / nearest[row], nearest[row] / side[row])
@@ -224,11 +226,10 @@ def odd_aspect_ratio(
     Flagged: images whose ratio differs by `min_factor` from every common one.
     """
     known = _known(image_properties)
-    sides = known[["width", "height"]].to_numpy(dtype=float)
-    ratio = sides.max(1) / np.maximum(sides.min(1), 1)
-    excess, nearest = _from_common(ratio, within=1.15, min_factor=min_factor, max_fraction=max_fraction)
+    excess, ratio, nearest = _elongation(known, min_factor, max_fraction)
+    sides = known[["width", "height"]].to_numpy()
     messages = [
-        f"Odd aspect ratio: {sides[row, 0]:.0f} x {sides[row, 1]:.0f} pixels are {ratio[row]:.1f} to 1; "
+        f"Odd aspect ratio: {sides[row, 0]} x {sides[row, 1]} pixels are {ratio[row]:.1f} to 1; "
         f"the nearest common ratio is {nearest[row]:.1f} to 1."
         for row in np.flatnonzero(excess > 1)
     ]
@@ -288,7 +289,7 @@ def near_constant(
     known = _known(image_properties)
     content = np.maximum(1 - known["uniform_fraction"].to_numpy(), 0.0)
     own = max_content / np.maximum(content, _FINEST)
-    among = _below_median(np.log(content + _FINEST), least=0.1) / n_deviations
+    among = _below_median(np.log(content + _FINEST), least=0.25) / n_deviations
     excess = np.where(content < _FINEST, own, _both(own, among))
     values = known["uniform_fraction"][excess > 1]
     messages = [
@@ -439,6 +440,16 @@ def _from_common(
     return np.abs(logs - nearest) / np.log(min_factor), np.exp(nearest)
 
 
+def _elongation(
+    known: pd.DataFrame, min_factor: float = 2.0, max_fraction: float = 0.05
+) -> tuple[Floats, Floats, Floats]:
+    """Excess of `odd_aspect_ratio`, the ratio of the longer to the shorter side, and the nearest common one."""
+    sides = known[["width", "height"]].to_numpy(dtype=float)
+    ratio = sides.max(1) / np.maximum(sides.min(1), 1)
+    excess, nearest = _from_common(ratio, within=1.15, min_factor=min_factor, max_fraction=max_fraction)
+    return excess, ratio, nearest
+
+
 def _plain(known: pd.DataFrame, max_content: float = 0.005) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Images without any content, of which nothing else can be said."""
     return (1 - known["uniform_fraction"] < max_content).to_numpy(dtype=bool)
@@ -447,7 +458,7 @@ def _plain(known: pd.DataFrame, max_content: float = 0.005) -> np.ndarray[Any, n
 def _darkness(known: pd.DataFrame, max_highlight: float = 0.22, n_deviations: float = 4.0) -> Floats:
     """Excess of `dark_image`."""
     highlight = known["highlight"].to_numpy(dtype=float) + _LEVEL
-    among = _below_median(np.log(highlight), least=0.1) / n_deviations
+    among = _below_median(np.log(highlight), least=0.25) / n_deviations
     return np.where(_plain(known), 0.0, _both(max_highlight / highlight, among))
 
 
@@ -456,7 +467,7 @@ def _brightness(
 ) -> Floats:
     """Excess of `bright_image`."""
     from_white = 1 - known["brightness"].to_numpy(dtype=float) + _LEVEL
-    among = _below_median(np.log(from_white), least=0.1) / n_deviations
+    among = _below_median(np.log(from_white), least=0.25) / n_deviations
     own = (1 - min_brightness) / from_white
     shadow = known["shadow"].to_numpy(dtype=float) / min_shadow
     return np.where(_plain(known), 0.0, _both(np.minimum(own, shadow), among))

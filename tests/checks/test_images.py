@@ -183,6 +183,12 @@ def test_another_size_is_odd_where_all_others_are_the_same() -> None:
     assert flagged(run("odd_size", mixed)) == []
 
 
+def test_a_strip_is_of_an_odd_ratio_and_not_of_an_odd_size_too() -> None:
+    properties = table(49, {"width": 32, "height": 8}, width=32, height=32)
+    assert flagged(run("odd_aspect_ratio", properties)) == ["a"]
+    assert flagged(run("odd_size", properties)) == []
+
+
 def test_upright_and_lying_images_have_the_same_aspect_ratio() -> None:
     assert (
         flagged(run("odd_aspect_ratio", table(49, {"width": 270, "height": 480}, width=480, height=270)))
