@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dataaudit.checks.population import KINDS, known_properties
+from dataaudit.checks.population import KINDS, PIXEL_NUMBERS, known_properties
 from dataaudit.errors import Unavailable
 from dataaudit.registry import check
 from dataaudit.types import Outcome
@@ -55,7 +55,8 @@ def spurious_cue(
     Flagged: properties that reach `min_accuracy` for a class by three standard errors and beyond all of 199
     permutations of the labels. What the pixels show may well differ between classes, so the properties of
     pixels and border must also stand out from what is usual in the dataset: by three times the distance of
-    ninth decile and median, over all classes and pixels. Airplanes before a bright sky don't.
+    ninth decile and median, over the other classes and the pixels in the middle. Airplanes before a bright
+    sky don't.
 
     Fix: none. Take the cue away from the images (crop, resave, resize), or give it to all classes.
 
@@ -70,12 +71,13 @@ def spurious_cue(
         {name: _best(codes, given, len(classes)) for name, codes in cues.items()}, index=range(len(classes))
     )
     n = np.bincount(given, minlength=len(classes))
-    usual = _usual(table, pixels, given)
+    middle = _of_middle(pixels, given, len(classes))
+    shown = table[[name for name in table if name in PIXEL_NUMBERS]]
     flagged, rows = [], []
     for name, codes in cues.items():
-        wanted = min_accuracy if name in _FILE_CUES else max(min_accuracy, usual)
+        usual = 0.0 if name in _FILE_CUES else _usual(shown.drop(columns=name, errors="ignore"), middle)
         accuracy = table[name].to_numpy()
-        told = np.flatnonzero(accuracy - 3 * _errors(accuracy, n) >= wanted)
+        told = np.flatnonzero(accuracy - 3 * _errors(accuracy, n) >= np.maximum(min_accuracy, usual))
         told = told[np.argsort(-accuracy[told], kind="stable")]
         flagged.append(len(told) > 0 and _by_permutation(codes, given == told[0]) <= max_p)
         if flagged[-1]:
@@ -109,15 +111,10 @@ def held_out_accuracy(codes: Ints, given: Ints, n_classes: int) -> Floats:
     inside = inside.reshape(n_classes, n_values).astype(float)
     outside = inside.sum(0) - inside
     n, m = inside.sum(1, keepdims=True), outside.sum(1, keepdims=True)
-    smooth = 0.5
-
-    def share(counts: Floats, total: Floats) -> Floats:
-        return np.asarray((counts + smooth) / np.maximum(total + smooth * n_values, 1e-9))
-
-    with np.errstate(invalid="ignore"):
-        hits = np.where(inside > 0, inside * (share(inside - 1, n - 1) > share(outside, m)), 0).sum(1)
-        misses = np.where(outside > 0, outside * (share(outside - 1, m - 1) >= share(inside, n)), 0).sum(1)
-        return np.asarray((hits / n[:, 0] + misses / m[:, 0]) / 2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        hits = np.where((inside - 1) / (n - 1) > outside / m, inside, 0).sum(1)
+        rejected = np.where(inside / n <= (outside - 1) / (m - 1), outside, 0).sum(1)
+        return np.asarray((hits / n[:, 0] + rejected / m[:, 0]) / 2)
 
 
 def _labeled(
@@ -171,16 +168,15 @@ def _with_frequent(values: pd.Series[Any], codes: Ints) -> Ints:
     return np.asarray(np.where(own >= 0, codes.max(initial=0) + 1 + own, codes), dtype=np.int64)
 
 
-def _rings() -> tuple[np.ndarray[Any, np.dtype[np.bool_]], ...]:
-    """Masks over the 256 pixels: the outer ring, and the one within it."""
+def _depth() -> Ints:
+    """(256,) how many pixels a pixel of a thumbnail lies from its border."""
     at = np.arange(_SIDE)
-    depth = np.minimum(at, _SIDE - 1 - at)
-    depth = np.minimum(depth[:, None], depth[None]).ravel()
-    return depth == 0, depth == 1
+    side = np.minimum(at, _SIDE - 1 - at)
+    return np.asarray(np.minimum(side[:, None], side[None]).ravel(), dtype=np.int64)
 
 
 def _of_border(pixels: Floats) -> Iterator[tuple[str, Any]]:
-    outer, inner = _rings()
+    outer, inner = _depth() == 0, _depth() == 1
     ring, within = pixels[:, outer].astype(float), pixels[:, inner].astype(float)
     yield "brightness of the border", _binned(ring.mean(1))
     yield "evenness of the border", _binned(ring.std(1))
@@ -201,14 +197,24 @@ def _errors(accuracy: Floats, n: Ints) -> Floats:
     return np.asarray(spread * np.sqrt(1 / n + 1 / (n.sum() - n)) / 2)
 
 
-def _usual(table: pd.DataFrame, pixels: Floats, given: Ints) -> float:
-    """The accuracy above which a property of pixels stands out in this dataset."""
-    codes = _binned(pixels[:, ::3])
-    each = np.stack([held_out_accuracy(column, given, len(table)) for column in codes.T])
-    shown = table.drop(columns=[name for name in _FILE_CUES if name in table]).to_numpy()
-    both = np.r_[each.ravel(), np.tile(shown.ravel(), max(1, each.size // max(shown.size, 1)))]
-    median, ninth = np.quantile(both, [0.5, 0.9])
-    return float(median + 3 * (ninth - median))
+def _of_middle(pixels: Floats, given: Ints, k: int) -> Floats:
+    """(k, 64) how well each pixel in the middle tells each class."""
+    codes = _binned(pixels[:, _depth() >= _SIDE // 4])
+    return np.stack([held_out_accuracy(column, given, k) for column in codes.T], axis=1)
+
+
+def _usual(shown: pd.DataFrame, middle: Floats) -> Floats:
+    """(k,) accuracy above which a property of pixels stands out for a class in this dataset."""
+    k = len(middle)
+    # Pixels and properties count alike, though there are more pixels
+    times = max(1, middle.shape[1] // max(shown.shape[1], 1))
+    both = np.hstack([middle, *[shown.to_numpy()] * times])
+    usual = np.empty(k)
+    for at in range(k):
+        # Of two classes each is the other's rest, and told as well.
+        median, ninth = np.quantile(both if k == 2 else np.delete(both, at, axis=0), [0.5, 0.9])
+        usual[at] = median + 3 * (ninth - median)
+    return usual
 
 
 def _by_permutation(codes: Ints, is_class: np.ndarray[Any, np.dtype[np.bool_]]) -> float:
@@ -227,7 +233,11 @@ def _evidence(name: str, accuracy: Floats, told: Ints, classes: list[str]) -> tu
     named = [f"{classes[at]!r} ({accuracy[at]:.0%})" for at in told[:_MOST_NAMED]]
     more = f" and {len(told) - _MOST_NAMED} more classes" if len(told) > _MOST_NAMED else ""
     message = (
-        f"From the {name.removeprefix('a ')} alone, {', '.join(named)}{more} can be told from the other "
+        f"From {_with_article(name)} alone, {', '.join(named)}{more} can be told from the other "
         "classes, where 50% is chance: balanced accuracy, held out."
     )
     return message, ", ".join(classes[at] for at in told), float(accuracy[told[0]])
+
+
+def _with_article(name: str) -> str:
+    return name if name.startswith("a ") else f"the {name}"

@@ -14,15 +14,23 @@ from dataaudit.registry import check
 from dataaudit.signals.spectrum import Spectrum
 from dataaudit.types import Neighbors, Outcome
 
-__all__ = ["KINDS", "imbalance", "known_properties", "ordered_files", "underperforming_group"]
+__all__ = [
+    "KINDS",
+    "PIXEL_NUMBERS",
+    "imbalance",
+    "known_properties",
+    "ordered_files",
+    "underperforming_group",
+]
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Floats = np.ndarray[Any, np.dtype[Any]]
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
-_NUMBERS = ("brightness", "contrast", "saturation", "sharpness", "entropy")
+PIXEL_NUMBERS = ("brightness", "contrast", "saturation", "sharpness", "entropy")
+"""Names of the properties of the pixels."""
 KINDS = ("split", "file format", "colour mode", "EXIF orientation")
-"""Names of the properties that are no numbers."""
+"""Names of the properties that are kinds, no numbers."""
 
 _LARGEST_FIT = 20_000
 
@@ -108,7 +116,9 @@ def known_properties(image_properties: pd.DataFrame, images: pd.DataFrame) -> pd
     """
     width, height = (image_properties[side].to_numpy(dtype=float) for side in ("width", "height"))
     seen = (width > 0) & (height > 0)
-    columns: dict[str, Any] = {name: image_properties[name] for name in _NUMBERS if name in image_properties}
+    columns: dict[str, Any] = {
+        name: image_properties[name] for name in PIXEL_NUMBERS if name in image_properties
+    }
     columns["number of pixels"] = np.where(seen, width * height, np.nan)
     columns["width over height"] = np.divide(width, height, out=np.full(len(width), np.nan), where=seen)
     columns["split"] = images["split"].reindex(image_properties.index)
