@@ -443,7 +443,7 @@ def _from_common(
 def _elongation(
     known: pd.DataFrame, min_factor: float = 2.0, max_fraction: float = 0.05
 ) -> tuple[Floats, Floats, Floats]:
-    """Excess of `odd_aspect_ratio`, the ratio of the longer to the shorter side, and the nearest common one."""
+    """Excess of `odd_aspect_ratio`, the longer over the shorter side, and the nearest common ratio."""
     sides = known[["width", "height"]].to_numpy(dtype=float)
     ratio = sides.max(1) / np.maximum(sides.min(1), 1)
     excess, nearest = _from_common(ratio, within=1.15, min_factor=min_factor, max_fraction=max_fraction)
