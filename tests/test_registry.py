@@ -64,7 +64,7 @@ def test_one_prefix_may_be_given_as_text() -> None:
 
 @pytest.mark.parametrize(
     ("prefix", "hint"),
-    [("LBL003", "Did you mean 'LBL00"), ("lbl001", "Did you mean 'LBL001'?"), ("", "There are: DUP001")],
+    [("LBL090", "Did you mean 'LBL00"), ("lbl001", "Did you mean 'LBL001'?"), ("", "There are: DUP001")],
 )
 def test_an_unknown_prefix_names_the_nearest(prefix: str, hint: str) -> None:
     for arguments in (((prefix,), ()), ((), (prefix,))):

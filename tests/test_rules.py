@@ -10,7 +10,8 @@ from dataaudit.rules import describe
 def test_without_a_code_there_is_a_line_for_each_check() -> None:
     lines = describe().splitlines()
     assert [line.split()[0] for line in lines] == list(registry.checks())
-    assert lines[0].split(maxsplit=2) == ["DUP001", "exact_duplicate", "The same file is there more than once."]
+    words = lines[0].split(maxsplit=2)
+    assert words == ["DUP001", "exact_duplicate", "The same file is there more than once."]
 
 
 @pytest.mark.parametrize("code", ["LBL001", "lbl001"])
