@@ -48,9 +48,9 @@ def label_differs_from_consensus(
     rows = np.flatnonzero(known.given >= 0)
     if not len(rows):
         raise Unavailable("no image that the annotations name has a label")
-    chances = known.found.chances[rows]
-    given, best = known.given[rows], chances.argmax(1)
-    score = np.clip(chances[np.arange(len(rows)), given], 0, 1)
+    given, best = known.given[rows], known.found.best[rows]
+    score = np.clip(known.found.chance_of(rows, given), 0, 1)
+    highest = known.found.chances[rows].max(1)
     index = pd.Index(known.label_ids[rows])
     flagged = (1 - score >= min_probability) & (best != given)
     messages: dict[str, tuple[str, str, float]] = {}
@@ -60,7 +60,7 @@ def label_differs_from_consensus(
         old, new = str(known.classes[given[at]]), str(known.classes[best[at]])
         right = float(score[at])
         message = f"{_said(known, row)}: the chance that {old!r} is right is {right:.1%}."
-        messages[label_id] = (message, new, float(chances[at, best[at]]))
+        messages[label_id] = (message, new, float(highest[at]))
         sample_id = str(known.ids[row])
         fixes[label_id] = Fix(
             op="relabel", sample_id=sample_id, label_id=label_id, old=old, new=new,
@@ -147,7 +147,7 @@ def ask_another_person(
     """
     known = _known(annotations, labels, task, pred_probs)
     chances = known.found.chances
-    gain = expected_gain(chances, known.found.confusion)
+    gain = expected_gain(chances, known.found.confusion, known.found.columns)
     best = chances.max(1)
     number = budget if budget > 0 else round(float((1 - best).sum()))
     order = np.argsort(-gain, kind="stable")[:number]
@@ -156,12 +156,11 @@ def ask_another_person(
         flagged &= best <= max_certainty
     messages = {}
     for row in map(int, np.flatnonzero(flagged)):
-        first, second = np.argsort(-chances[row], kind="stable")[:2]
-        messages[str(known.ids[row])] = (
-            f"{_said(known, row, given=True)}: {known.classes[first]!r} {chances[row, first]:.0%}, "
-            f"{known.classes[second]!r} {chances[row, second]:.0%}.",
-            float(gain[row]),
-        )
+        order = np.argsort(-chances[row], kind="stable")[:2]
+        names = known.classes[known.found.columns[row, order]]
+        likely = ", ".join(f"{name!r} {chances[row, at]:.0%}" for name, at in zip(names, order, strict=True))
+        message = f"{_said(known, row, given=True)}: {likely}."
+        messages[str(known.ids[row])] = (message, float(gain[row]))
     return Outcome(
         score=pd.Series(np.clip(1 - gain, 0, 1), index=known.ids),
         flagged=pd.Series(flagged, index=known.ids),
@@ -188,7 +187,6 @@ class _Known:
         self.locators = first["locator"].to_numpy(dtype=object)
         self.people = pd.Index(annotations.annotators, dtype=object)
         self.votes = Votes.of(annotations.votes, self.ids, self.classes, self.people)
-        self.counts = self.votes.counts()
         self.prior = _prior(pred_probs, self.ids, self.classes)
         self.found: Consensus = consensus(self.votes, self.prior, self.given)
 
@@ -226,9 +224,9 @@ def _prior(
 
 
 def _said(known: _Known, row: int, *, given: bool = False) -> str:
-    counts = known.counts[row]
+    counts, names = known.found.counts[row], known.classes[known.found.columns[row]]
     order = [at for at in np.argsort(-counts, kind="stable") if counts[at] > 0]
-    parts = [f"{int(counts[at]):,} x {known.classes[at]!r}" for at in order[:4]]
+    parts = [f"{int(counts[at]):,} x {names[at]!r}" for at in order[:4]]
     label = f", the label {known.classes[known.given[row]]!r}" if given and known.given[row] >= 0 else ""
     return f"People say {', '.join(parts)}{', ...' if len(order) > 4 else ''}{label}"
 
@@ -243,8 +241,8 @@ def _qualities(known: _Known) -> pd.DataFrame:
     others = np.log(np.maximum(found.chances[rows], 1e-12)) - found.of_votes[judged]
     others = np.exp(others - others.max(1, keepdims=True))
     others /= others.sum(1, keepdims=True)
-    right = others[np.arange(len(judged)), names]
-    usual = (others**2) @ np.diag(found.confusion)
+    right = (others * (found.columns[rows] == names[:, None])).sum(1)
+    usual = ((others**2) * np.diag(found.confusion)[found.columns[rows]]).sum(1)
     n = np.bincount(people, minlength=votes.n_people)
     some = np.maximum(n, 1)
     mean = np.bincount(people, right, votes.n_people) / some
@@ -265,7 +263,7 @@ def _qualities(known: _Known) -> pd.DataFrame:
 
 def _judged(known: _Known) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """(m,) whether there is anything besides the vote to judge its image by."""
-    several = known.counts.sum(1) > 1
+    several = known.votes.totals() > 1
     if known.prior is not None:
         several |= ~np.isnan(known.prior[:, 0])
     if known.found.independent:
@@ -285,7 +283,8 @@ def _habit(known: _Known, person: int) -> str:
     votes = known.votes
     own = votes.people == person
     cells = np.zeros((votes.n_classes, votes.n_classes))
-    np.add.at(cells, votes.names[own], known.found.chances[votes.rows[own]])
+    columns = known.found.columns[votes.rows[own]]
+    np.add.at(cells, (votes.names[own][:, None], columns), known.found.chances[votes.rows[own]])
     np.fill_diagonal(cells, 0)
     said, true = np.unravel_index(int(cells.argmax()), cells.shape)
     if cells[said, true] < max(2.0, 0.1 * cells.sum()):
