@@ -59,12 +59,12 @@ def test_checks_are_selected_by_prefix_and_the_longer_prefix_wins(
 
 
 def test_one_prefix_may_be_given_as_text() -> None:
-    assert [found.code for found in select("LBL", "LBL002")] == ["LBL001"]
+    assert [found.code for found in select("DUP", "DUP002")] == ["DUP001"]
 
 
 @pytest.mark.parametrize(
     ("prefix", "hint"),
-    [("LBL090", "Did you mean 'LBL00"), ("lbl001", "Did you mean 'LBL001'?"), ("", "There are: DUP001")],
+    [("LBL090", "Did you mean 'LBL0"), ("lbl001", "Did you mean 'LBL001'?"), ("", "There are: DUP001")],
 )
 def test_an_unknown_prefix_names_the_nearest(prefix: str, hint: str) -> None:
     for arguments in (((prefix,), ()), ((), (prefix,))):
