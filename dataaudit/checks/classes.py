@@ -52,13 +52,15 @@ def classes_alike(
     # Two spellings of one name are LBL009's
     pairs = [(one, other) for one, other in _mixed_up(values, given, n) if keys[one] != keys[other]]
     near = _near_classes(neighbors, pred_probs, given)
-    rows = [_pair(values, near, given, one, other) for one, other in pairs]
+    order = np.argsort(given, kind="stable")
+    rows = np.split(order, np.cumsum(n)[:-1])
+    found = [_area(values, near, rows[one], rows[other], one, other) for one, other in pairs]
+    auc, high = (np.array([each[at] for each in found], dtype=float) for at in (0, 1))
     names = [str(name) for name in pred_probs.columns]
     ids = [f"{names[one]} / {names[other]}" for one, other in pairs]
-    auc = np.array([row[0] for row in rows], dtype=float)
-    high = np.array([row[1] for row in rows], dtype=float)
-    apart = np.array([row[2] for row in rows], dtype=float)
-    flagged = (high <= max_auc) & (apart >= 0.5 + (max_auc - 0.5) * 1.5)
+    flagged = high <= max_auc
+    for at in np.flatnonzero(flagged):
+        flagged[at] = _apart(values, given, *pairs[at]) >= 0.5 + (max_auc - 0.5) * 1.5
     messages = {
         ids[
             at
@@ -283,24 +285,28 @@ def _near_classes(neighbors: Neighbors | None, pred_probs: pd.DataFrame, given: 
     return np.asarray(classes[neighbors.indices[rows]])
 
 
-def _pair(values: Floats, near: Ints | None, given: Ints, one: int, other: int) -> tuple[float, float, float]:
-    """The area for two classes, the upper end of its interval, and the area of both against the others."""
-    rows = np.flatnonzero((given == one) | (given == other))
-    is_one = given[rows] == one
+def _area(
+    values: Floats, near: Ints | None, of_one: Ints, of_other: Ints, one: int, other: int
+) -> tuple[float, float]:
+    """The area under the curve for two classes, and the upper end of its 95 % interval."""
+    n, m = len(of_one), len(of_other)
+    rows = np.concatenate([of_one, of_other])
+    is_one = np.arange(n + m) < n
     odds = np.log(values[rows, one] + 1e-9) - np.log(values[rows, other] + 1e-9)
     auc = _auc(odds, is_one)
     if near is not None:
         votes = (near[rows] == one).sum(1) / np.maximum((near[rows] == other).sum(1), 0.5)
         auc = max(auc, _auc(votes, is_one))
-    n, m = int(is_one.sum()), int((~is_one).sum())
     area = max(auc, 0.5)
     q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
     variance = (area * (1 - area) + (n - 1) * (q1 - area**2) + (m - 1) * (q2 - area**2)) / (n * m)
-    apart = 1.0
-    if len(rows) < len(given):
-        both = (given == one) | (given == other)
-        apart = _auc(values[:, one] + values[:, other], both)
-    return auc, area + 1.96 * float(np.sqrt(max(variance, 0))), apart
+    return auc, area + 1.96 * float(np.sqrt(max(variance, 0)))
+
+
+def _apart(values: Floats, given: Ints, one: int, other: int) -> float:
+    """The area under the curve for two classes together against all others; 1 where there are none."""
+    both = (given == one) | (given == other)
+    return 1.0 if both.all() else _auc(values[:, one] + values[:, other], both)
 
 
 def _auc(score: Floats, positive: np.ndarray[Any, np.dtype[np.bool_]]) -> float:

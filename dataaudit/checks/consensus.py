@@ -335,8 +335,8 @@ def _confusion(data: _Data, chances: Floats, votes: Votes, *, strength: float = 
     right = min(float((np.trace(cells) + 1) / (cells.sum() + 1 + 1 / k)), 0.999)
     even = np.full((k, k), (1 - right) / max(k - 1, 1))
     np.fill_diagonal(even, right)
-    cells = cells + strength * even
-    return np.asarray(cells / cells.sum(1, keepdims=True))
+    joined = cells + strength * even
+    return np.asarray(joined / joined.sum(1, keepdims=True))
 
 
 def _logit(p: Any) -> Any:
