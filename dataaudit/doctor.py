@@ -38,7 +38,10 @@ def examine() -> list[Row]:
         ("git", _git), ("dvc", _dvc),
     )  # fmt: skip
     rows += [_row(name, step) for name, step in steps]
-    for package, use in (("timm", "backbones timm:NAME"), ("mlflow", "version compare --mlflow")):
+    for package, use in (
+        ("timm", "backbones timm:NAME"), ("mlflow", "version compare --mlflow"),
+        ("pytorch-lightning", "audit --baseline finetune"),
+    ):  # fmt: skip
         found = _installed(package) or _installed(f"{package}-skinny")
         rows.append(
             Row(name=package, works=True if found else None, says=found or f"not installed; for {use}")

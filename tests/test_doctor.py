@@ -18,6 +18,7 @@ def rows() -> dict[str, Row]:
 def test_each_thing_that_is_used_has_a_row(rows: dict[str, Row]) -> None:
     assert list(rows) == [
         "python", "backbone", "device", "cleanlab", "fiftyone", "git", "dvc", "timm", "mlflow",
+        "pytorch-lightning",
     ]  # fmt: skip
 
 

@@ -50,6 +50,7 @@ OWNERS = {
     "torchvision": {"signals", "doctor"},
     "timm": {"signals", "doctor"},
     "openvino": {"signals", "doctor"},
+    "pytorch_lightning": {"signals"},
     "faiss": {"signals", "doctor"},
     "cleanlab": {"checks", "doctor"},
     "fiftyone": {"formats", "tables", "review", "journal", "loading", "doctor"},
@@ -131,7 +132,18 @@ def loaded_after(code: str) -> set[str]:
     return set(result.stderr.split())
 
 
-HEAVY = {"torch", "torchvision", "cleanlab", "fiftyone", "dvc", "openvino", "faiss", "sklearn", "scipy"}
+HEAVY = {
+    "torch",
+    "torchvision",
+    "pytorch_lightning",
+    "cleanlab",
+    "fiftyone",
+    "dvc",
+    "openvino",
+    "faiss",
+    "sklearn",
+    "scipy",
+}
 HELP = """
 import contextlib
 from dataaudit.cli import main
