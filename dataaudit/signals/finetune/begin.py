@@ -20,6 +20,7 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 _PENALTY = 0.1
 _ROUNDS = 100
+_LEAST_DEVIATION = 0.1
 
 
 def usable_size(recipe: Recipe, size: int) -> int:
@@ -94,7 +95,9 @@ def begin_head(classifier: Classifier, features: Floats, given: Ints, device: st
         ICLR 2022.
     """
     values = torch.from_numpy(features).to(device)
-    mean, deviation = values.mean(0), values.std(0, correction=0).clamp(min=1e-6)
+    mean, deviation = values.mean(0), values.std(0, correction=0)
+    # A feature that hardly changes here would rule the scores of images in which it does.
+    deviation = deviation.clamp(min=_LEAST_DEVIATION * float(deviation.square().mean().sqrt()) + 1e-6)
     values = (values - mean) / deviation
     classes = torch.from_numpy(given).to(device)
     head = classifier.head

@@ -65,6 +65,11 @@ def run(data: Data, settings: Settings, workplace: Workplace) -> Found:
     Raises:
         KeyboardInterrupt: Ctrl-C; all epochs but the one that was under way are in the cache.
     """
+    with torch.random.fork_rng():
+        return _run(data, settings, workplace)
+
+
+def _run(data: Data, settings: Settings, workplace: Workplace) -> Found:
     recipe = recipe_named(settings.model, pretrained=settings.pretrained)
     side = usable_size(recipe, settings.side(data, recipe.size))
     device = pick_device(workplace.device)
@@ -167,7 +172,8 @@ class _Work:
             pictures=self._pictures, given=self._data.given, held_out=self._data.fold == number,
             n_classes=len(self._data.classes), epochs=settings.epochs, batch_size=settings.batch_size,
             learning_rate=settings.learning_rate, head_rate=settings.head_rate, flip=settings.flip,
-            seed=settings.seed * 1000 + number, n_averaged=settings.n_averaged,
+            pretrained=settings.pretrained, seed=settings.seed * 1000 + number,
+            n_averaged=settings.n_averaged,
             frozen_fraction=self._frozen, workers=settings.workers,
         )  # fmt: skip
 
@@ -276,13 +282,13 @@ def _interruptible() -> Iterator[_Stopped]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Lightning's announcements and advice, and with torch's random state as it was after it."""
+    """Without Lightning's announcements and advice."""
     loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
     before = [each.level for each in loggers]
     try:
         for each in loggers:
             each.setLevel(logging.ERROR)
-        with torch.random.fork_rng(), warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:

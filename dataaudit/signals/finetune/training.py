@@ -37,6 +37,7 @@ class Fold:
         held_out: (n,) bool, the images of this fold.
         n_classes: k.
         epochs, batch_size, learning_rate, head_rate, seed, flip: as the signal's settings.
+        pretrained: whether the network began with weights, so that batch norms keep their statistics.
         n_averaged: how many epochs, the last ones, are averaged into the probabilities.
         frozen_fraction: share of the layers, the first ones, that keep their weights.
         workers: processes that decode, where the images aren't in one array.
@@ -52,6 +53,7 @@ class Fold:
     head_rate: float
     seed: int
     flip: bool
+    pretrained: bool
     n_averaged: int
     frozen_fraction: float
     workers: int
@@ -74,6 +76,11 @@ class Training(lightning.LightningModule):
         self._frozen, self._trained = layers[:n_frozen], layers[n_frozen:]
         for layer in self._frozen:
             layer.requires_grad_(False)
+        # Statistics of few images are worse than those the network was trained with, and the last layer was
+        # fitted to features that were made with them.
+        norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+        kept = [layer for layer in layers if fold.pretrained and isinstance(layer, norms)]
+        self._steady = [*self._frozen, *kept]
         self.curves = np.full((fold.epochs, len(CURVES), len(fold.given)), np.nan, dtype=np.float32)
         self._rows = np.flatnonzero(fold.held_out)
         self.probabilities = np.zeros((len(self._rows), fold.n_classes), dtype=np.float32)
@@ -114,32 +121,23 @@ class Training(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_epoch_start(self) -> None:
-        """Begin an epoch in a state that doesn't depend on the epochs before, but for the weights."""
+        """Begin an epoch."""
         self._seen.clear()
-        seed = int(
-            np.random.SeedSequence([self.fold.seed, self.current_epoch, self.global_rank]).generate_state(1)[
-                0
-            ]
-        )
-        torch.manual_seed(seed)
         self.classifier.train()
-        for layer in self._frozen:
+        for layer in self._steady:
             layer.eval()
 
     def training_step(self, batch: Any, number: int) -> torch.Tensor:
         """Mean loss of a batch."""
+        # So that a training that was stopped goes on as if it had not been.
+        facts = [self.fold.seed, self.current_epoch, number, self.global_rank]
+        torch.manual_seed(int(np.random.SeedSequence(facts).generate_state(1)[0]))
         images, given, rows = batch
         pixels = _augmented(_pixels(images), flip=self.fold.flip)
         scores = self.classifier(pixels).float()
         losses = functional.cross_entropy(scores, given, reduction="none")
-        loss = losses.mean()
-        if not torch.isfinite(loss):
-            raise InputError(
-                f"The training lost its way in epoch {self.current_epoch + 1}: the loss is {float(loss)}.",
-                fix="Set a lower learning_rate.",
-            )
         self._seen.append((rows, _curves(scores.detach(), losses.detach(), given)))
-        return loss
+        return losses.mean()
 
     def on_validation_epoch_start(self) -> None:
         """Begin to predict."""
@@ -157,8 +155,14 @@ class Training(lightning.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Bring together what all devices saw in this epoch; each image was seen by one."""
+        own = self.curves[self.current_epoch]
         for rows, curves in self._gathered(self._seen):
-            self.curves[self.current_epoch][:, rows] = curves.T
+            own[:, rows] = curves.T
+        if not np.isfinite(own).all():
+            raise InputError(
+                f"The training lost its way: in epoch {self.current_epoch + 1} scores are NaN or infinite.",
+                fix="Set a lower learning_rate for the signal finetuned.",
+            )
         for rows, probabilities in self._gathered(self._predicted):
             self.probabilities[np.searchsorted(self._rows, rows)] += probabilities / self.fold.n_averaged
         self._seen.clear()
