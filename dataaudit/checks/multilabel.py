@@ -23,6 +23,9 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 _LEAST = 0.1
 """No cell is flagged on a smaller chance."""
 
+_SLIPS = 1e-3
+"""However clean the labels seem, one in a thousand is a slip: what is blatant is found though it is alone."""
+
 _FARTHEST = 8.0
 _BINS = 128
 
@@ -415,4 +418,4 @@ def _noise(
 def _shrunk(found: np.ndarray[Any, Any], of: np.ndarray[Any, Any], strength: float) -> np.ndarray[Any, Any]:
     """Shares, drawn towards the share over all classes; never quite 1/2, where a label would say nothing."""
     overall = found.sum() / max(float(of.sum()), 1e-9)
-    return np.asarray(np.clip((found + strength * overall) / (of + strength), 1e-6, 0.49))
+    return np.asarray(np.clip((found + strength * overall) / (of + strength), _SLIPS, 0.49))

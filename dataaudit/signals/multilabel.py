@@ -291,7 +291,10 @@ def _logistic(
         curvature = (columns * (chance * (1 - chance) + 1e-9)) @ columns.T + pull * np.eye(3)
         step = np.linalg.solve(curvature, gradient)
         # A step of Newton's method may overshoot where chances are near 0 or 1
-        found = found - step / max(1.0, float(np.abs(step).max()))
-        if np.abs(step).max() < 1e-4:
+        before, found = found, found - step / max(1.0, float(np.abs(step).max()))
+        # What is left of the others when an image is held out tells its label, the wrong way round: where
+        # the features say nothing, a negative slope would read it
+        found[:2] = np.maximum(found[:2], 0.0)
+        if np.abs(found - before).max() < 1e-4:
             break
     return np.asarray(found)
