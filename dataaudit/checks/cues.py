@@ -67,17 +67,16 @@ def spurious_cue(
     numbers = known_properties(image_properties, images).reindex(ids)
     pixels = thumbnails.loc[ids].to_numpy()
     cues = {**dict(_of_properties(numbers)), **dict(_of_border(pixels))}
-    table = pd.DataFrame(
-        {name: _best(codes, given, len(classes)) for name, codes in cues.items()}, index=range(len(classes))
-    )
-    n = np.bincount(given, minlength=len(classes))
+    table = pd.DataFrame({name: _best(codes, given, len(classes)) for name, codes in cues.items()})
     middle = _of_middle(pixels, given, len(classes))
     shown = table[[name for name in table if name in PIXEL_NUMBERS]]
     flagged, rows = [], []
     for name, codes in cues.items():
         usual = 0.0 if name in _FILE_CUES else _usual(shown.drop(columns=name, errors="ignore"), middle)
         accuracy = table[name].to_numpy()
-        told = np.flatnonzero(accuracy - 3 * _errors(accuracy, n) >= np.maximum(min_accuracy, usual))
+        told = np.flatnonzero(
+            accuracy - 3 * _errors(accuracy, np.bincount(given)) >= np.maximum(min_accuracy, usual)
+        )
         told = told[np.argsort(-accuracy[told], kind="stable")]
         flagged.append(len(told) > 0 and _by_permutation(codes, given == told[0]) <= max_p)
         if flagged[-1]:

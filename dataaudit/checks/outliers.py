@@ -69,6 +69,8 @@ def off_topic_group(
     labels: pd.DataFrame,
     *,
     max_chance: float = 0.01,
+    min_times: float = 1.25,
+    min_times_alike: float = 2.0,
     max_class_fraction: float = 0.5,
     max_fraction: float = 0.1,
 ) -> Outcome:
@@ -78,32 +80,39 @@ def off_topic_group(
     tail that the distances between images foretell: of s pictures it takes the square root of s of them to
     stand apart by themselves. 1 for all images outside such groups.
 
-    Flagged: groups of different pictures that are at least a quarter closer to each other than to the
-    nearest other image, and that would not be there by chance (`max_chance`). Groups that hold more than
-    `max_class_fraction` of the images of a class are that class, and aren't flagged; nor is any where they
-    make up more than `max_fraction` of the images, as the dataset consists of such groups then.
+    Flagged: groups of different pictures that are at least a fifth closer to each other than to the nearest
+    other image, that stand `min_times` as far from the others as is usual, and that would not be there by
+    chance (`max_chance`). Images of one kind, such as the buses among the vehicles, are a group too, but have
+    one class: where two thirds of a group have one class, or none has any, it takes `min_times_alike`. Groups
+    that hold more than `max_class_fraction` of the images of a class are that class, and aren't flagged; nor
+    is any where they make up more than `max_fraction` of the images, as the dataset consists of such groups.
 
     Fix: none; look whether the images belong to the dataset.
 
     Reference: Gower and Ross, "Minimum Spanning Trees and Single Linkage Cluster Analysis", Applied
     Statistics 18, 1969.
     """
-    if len(islands.distances) < _FEWEST:
-        raise Unavailable(f"{len(islands.distances)} images can be compared; it needs {_FEWEST} at least")
     reference = islands.distances[np.isfinite(islands.distances)].astype(float)
+    if len(reference) < _FEWEST:
+        raise Unavailable(f"{len(reference)} images can be compared; it needs {_FEWEST} at least")
     pictures = np.array([island.n_pictures for island in islands.found], dtype=float)
     away = np.array([island.distance for island in islands.found], dtype=float)
     chance = tail_probability(away, reference) ** np.sqrt(np.minimum(pictures, _MOST_WITNESSES))
     expected = np.minimum(chance * len(reference) / np.maximum(pictures, 1), 1)
-    score, found = _scores(islands, labels, expected, max_class_fraction)
-    found = [i for i in found if expected[i] <= max_chance]
+    class_of = _classes(labels, islands.ids)
+    score, found = _scores(islands, class_of, expected, max_class_fraction)
+    usual = float(np.median(reference))
+    least = [
+        min_times if _is_mixed(class_of[island.members]) else min_times_alike for island in islands.found
+    ]
+    found = [i for i in found if expected[i] <= max_chance and away[i] >= usual * least[i]]
     if sum(len(islands.found[i].members) for i in found) > max_fraction * len(score):
         found = []
     flagged = np.zeros(len(score), dtype=bool)
     rows: list[tuple[Any, ...]] = []
     for number, i in enumerate(found, start=1):
         flagged[islands.found[i].members] = True
-        rows += _evidence(islands.found[i], islands.ids, float(np.median(reference)), f"OUT002-{number}")
+        rows += _evidence(islands.found[i], islands.ids, usual, f"OUT002-{number}")
     evidence = pd.DataFrame(rows, columns=["id", "message", "nearest", "times_usual", "group"])
     return Outcome(
         score=pd.Series(score, index=islands.ids),
@@ -113,10 +122,9 @@ def off_topic_group(
 
 
 def _scores(
-    islands: Islands, labels: pd.DataFrame, expected: Doubles, max_class_fraction: float
+    islands: Islands, class_of: Ints, expected: Doubles, max_class_fraction: float
 ) -> tuple[Doubles, list[int]]:
     """(n,) score of each image, and the islands that count, which don't overlap, worst first."""
-    class_of = _classes(labels, islands.ids)
     n_of_class = np.bincount(class_of[class_of >= 0])
     score = np.ones(len(islands.ids))
     found = []
@@ -153,6 +161,12 @@ def _is_a_class(members: Ints, n_of_class: Ints, max_fraction: float) -> bool:
     # A class of two, one of them in the island by chance, tells nothing.
     most = inside[common] * 2 >= len(members)
     return bool(most and inside[common] > max_fraction * n_of_class[common])
+
+
+def _is_mixed(members: Ints) -> bool:
+    """Whether at most two thirds of the labels of an island are of one class, as where they mean nothing."""
+    inside = np.bincount(members[members >= 0])
+    return bool(inside.sum() > 1 and inside.max() * 3 <= inside.sum() * 2)
 
 
 def tail_probability(values: Doubles, reference: Doubles) -> Doubles:

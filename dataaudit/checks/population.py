@@ -85,17 +85,20 @@ def underperforming_group(
         if not any(_overlap(groups[name], groups[other]) > 0.5 for other in kept):
             kept.append(name)
     score = (table["expected"] / table["errors"].clip(lower=1e-9)).clip(0, 1)
-    messages = [
-        f"{errors:,.0f} of {n:,.0f} images are predicted as another class than given, where {expected:,.1f} "
-        f"are to be expected of their classes elsewhere: {errors / expected:.1f} times as many, at least "
-        f"{low:.1f}."
-        for n, errors, expected, low in table.loc[kept].to_numpy().tolist()
-    ]
     return Outcome(
         score=score,
         flagged=pd.Series(table.index.isin(kept), index=table.index, dtype=bool),
-        evidence=table.loc[kept].assign(message=messages),
+        evidence=table.loc[kept].assign(message=_messages(table.loc[kept])),
     )
+
+
+def _messages(table: pd.DataFrame) -> list[str]:
+    return [
+        f"{errors:,.0f} of {n:,.0f} images are predicted as another class than given, where {expected:,.1f} "
+        f"are to be expected of their classes elsewhere: {errors / expected:.1f} times as many, at least "
+        f"{low:.1f}."
+        for n, errors, expected, low in table.to_numpy().tolist()
+    ]
 
 
 def _given(pred_probs: pd.DataFrame, labels: pd.DataFrame) -> Ints:

@@ -21,6 +21,7 @@ _EXACT_UP_TO = 20_000
 _LINKS = 10
 _MOST_BRIDGED = 4096
 _MEMBERS_BRIDGED = 8
+_MEMBERS_SEEN = 32
 _ROUNDS = 12
 _SMALLEST = 1e-6
 
@@ -33,8 +34,9 @@ class Island:
         members: positions of the images, copies included.
         n_pictures: how many different pictures they show.
         inner: the longest step that is needed to go from one to any other of them.
-        distance: the shortest step from one of them to any other image; above `inner`.
-        nearest: position of that other image.
+        distance: how far it is from most of them to any other image: the lower quartile over the members, as
+            a single image in between makes the group no less of one.
+        nearest: position of the nearest other image.
     """
 
     members: Ints
@@ -142,6 +144,7 @@ def islands(
     edges = _tree(points, indices, distances, largest)
     found, out = _branches(edges, len(points), largest, max_inner)
     members = _members_by_unit(unit, len(points))
+    away = [_away(points, np.array(units)) for units, _ in found]
     return Islands(
         ids=ids,
         distances=out,
@@ -153,7 +156,7 @@ def islands(
                 distance=distance,
                 nearest=int(first[nearest]),
             )
-            for units, inner, distance, nearest in found
+            for (units, inner), (distance, nearest) in zip(found, away, strict=True)
         ),
     )
 
@@ -212,6 +215,27 @@ def _tree(points: Floats, indices: Ints, distances: Floats, largest: int) -> pd.
     return _spanned(edges, m)[0]
 
 
+def _away(points: Floats, units: Ints) -> tuple[float, int]:
+    """How far it is from most of some units to the others, and the other that is nearest."""
+    chosen = (
+        units
+        if len(units) <= _MEMBERS_SEEN
+        else np.random.default_rng(0).choice(units, _MEMBERS_SEEN, replace=False)
+    )
+    squares = _squares(points, chosen)
+    squares[:, units] = np.inf
+    to = squares.argmin(1)
+    steps = np.sqrt(np.maximum(squares[np.arange(len(chosen)), to], _SMALLEST**2))
+    return float(np.quantile(steps, 0.25)), int(to[steps.argmin()])
+
+
+def _squares(points: Floats, rows: Ints) -> Floats:
+    """(r, m) squared distances from some points to all."""
+    here = points[rows]
+    lengths = np.einsum("ij,ij->i", points, points)
+    return np.asarray(lengths[rows, None] + lengths[None] - 2 * here @ points.T)
+
+
 def _spanned(edges: pd.DataFrame, m: int) -> tuple[pd.DataFrame, Ints]:
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
@@ -234,11 +258,10 @@ def _bridges(points: Floats, parts: Ints, small: Ints) -> pd.DataFrame:
     rank = np.arange(len(chosen)) - np.maximum.accumulate(np.where(starts, np.arange(len(chosen)), 0))
     a_part = max(1, min(_MEMBERS_BRIDGED, _MOST_BRIDGED // len(small)))
     chosen = chosen[rank < a_part][:_MOST_BRIDGED]
-    squares = np.einsum("ij,ij->i", points, points)
     steps = []
     for start in range(0, len(chosen), 256):
         rows = chosen[start : start + 256]
-        apart = squares[rows, None] + squares[None] - 2 * points[rows] @ points.T
+        apart = _squares(points, rows)
         apart[parts[rows][:, None] == parts[None]] = np.inf
         to = apart.argmin(1)
         length = np.sqrt(np.maximum(apart[np.arange(len(rows)), to], _SMALLEST**2))
@@ -248,9 +271,9 @@ def _bridges(points: Floats, parts: Ints, small: Ints) -> pd.DataFrame:
 
 def _branches(
     edges: pd.DataFrame, m: int, largest: int, max_inner: float
-) -> tuple[list[tuple[list[int], float, float, int]], Floats]:
-    """Units, inner step, step out and the unit it leads to, of each branch of 2 to `largest` units; and for
-    each unit the step out of the largest branch that holds it, NaN where there is none."""
+) -> tuple[list[tuple[list[int], float]], Floats]:
+    """Units and inner step of each branch of 2 to `largest` units whose step out is longer; and for each unit
+    the step out of the largest branch that holds it, NaN where there is none."""
     parent, members = list(range(m)), {unit: [unit] for unit in range(m)}
     size, inner = [1] * m, [0.0] * m
     out = np.full(m, np.nan, dtype=np.float32)
@@ -264,9 +287,9 @@ def _branches(
 
     for a, b, length in zip(edges["a"].tolist(), edges["b"].tolist(), edges["length"].tolist(), strict=True):
         one, other = root(a), root(b)
-        for branch, to in ((one, b), (other, a)):
+        for branch in (one, other):
             if 2 <= size[branch] <= largest and inner[branch] <= max_inner * length:
-                found.append((list(members[branch]), inner[branch], length, to))
+                found.append((list(members[branch]), inner[branch]))
         if size[one] < size[other]:
             one, other = other, one
         parent[other] = one

@@ -154,3 +154,13 @@ def test_the_tail_is_that_of_the_reference() -> None:
 def test_the_tail_without_reference_or_width_says_nothing_odd() -> None:
     assert tail_probability(np.array([1.0]), np.zeros(0)).tolist() == [0.5]
     assert tail_probability(np.array([1.0, 1.001]), np.ones(50)).min() > 0.4
+
+
+def test_images_of_one_kind_take_more_to_be_off_topic_than_mixed_labels() -> None:
+    """A subclass, such as the buses among the vehicles, hangs together too, but has one label."""
+    rows = np.vstack([ROWS[:600], 14 + 0.3 * ROWS[600:612]])
+    mixed = labels_of([str(name) for name in DIGITS.target[:612]])
+    alike = labels_of([*map(str, DIGITS.target[:600]), *["3"] * 12])
+    found = islands_of(rows)
+    assert flagged(off_topic_group(found, mixed, min_times_alike=9.0)) == [f"i{n}" for n in range(600, 612)]
+    assert flagged(off_topic_group(found, alike, min_times_alike=9.0)) == []
