@@ -85,6 +85,7 @@ def annotator_unreliable(
     *,
     min_votes: int = 10,
     min_excess: float = 0.03,
+    min_ratio: float = 1.5,
     max_p: float = 0.01,
 ) -> Outcome:
     """An annotator is wrong much more often than the others.
@@ -94,7 +95,8 @@ def annotator_unreliable(
 
     Flagged: annotators with `min_votes` labels at least that are right less often than a usual annotator
     would be on the same images: beyond what differs between the others (a one-sided test with the level
-    `max_p`, corrected for their number), at least twice as often wrong, and by `min_excess` at least.
+    `max_p`, corrected for their number), wrong `min_ratio` times as often at least, and more often by
+    `min_excess` at least.
 
     Fix: none. Judge the label of the images without this annotator, or have them labeled again.
     """
@@ -107,7 +109,7 @@ def annotator_unreliable(
         raise Unavailable("no image was labeled by two people, and there is nothing else to judge them by")
     wrong, expected = 1 - table["right"], 1 - table["usual"]
     significant = (table["p"] * len(table) <= max_p) & (table["n"] >= min_votes)
-    large = (wrong >= expected + min_excess) & (wrong >= 2 * expected)
+    large = (wrong >= expected + min_excess) & (wrong >= min_ratio * expected)
     flagged = pd.Series((significant & large).to_numpy(dtype=bool), index=table.index)
     messages = {
         str(name): f"Right in {row['right']:.0%} of {int(row['n']):,} labels "
