@@ -18,7 +18,7 @@ from dataaudit.errors import InputError, MissingDependencyError
 from dataaudit.metrics import mcnemar, wilson_interval
 from dataaudit.types import Source, Tables
 from dataaudit.version import git
-from dataaudit.version.difference import samples
+from dataaudit.version.difference import BETWEEN, samples
 from dataaudit.version.history import declare
 from dataaudit.version.place import Place, place_of, write, write_json
 from dataaudit.version.snapshot import find, read
@@ -165,7 +165,8 @@ def compare(
     else:
         features = embed(union)
     rows = {name: _usable(table, features) for name, table in tables.items()}
-    found = compare_rows(rows, features, newest=newest, groups=groups)
+    several = any(table.task == "multilabel" for table in tables.values())
+    found = compare_rows(rows, features, newest=newest, groups=groups, several=several)
     _record(place, found)
     if mlflow:
         _log(found, place)
@@ -181,7 +182,10 @@ def _union(tables: Sequence[Tables], source: Source) -> Tables:
 
 
 def _usable(tables: Tables, features: pd.DataFrame) -> pd.DataFrame:
-    rows = samples(tables).dropna(subset=["name", "digest"])
+    rows = samples(tables).dropna(subset="digest")
+    if tables.task == "multilabel":
+        rows = rows.assign(name=rows["name"].fillna(""))
+    rows = rows.dropna(subset="name")
     return rows[rows["digest"].isin(features.index)]
 
 
@@ -191,6 +195,7 @@ def compare_rows(
     *,
     newest: str,
     groups: Mapping[str, Hashable] | None = None,
+    several: bool = False,
 ) -> Comparison:
     """Compare labels of the same contents.
 
@@ -199,6 +204,8 @@ def compare_rows(
         features: index digest, (n, d) float.
         newest: the version whose labels are the truth.
         groups: near-duplicate group by digest.
+        several: whether ``name`` holds all classes of a sample, joined; the baseline is then right where it
+            has all of them right.
     """
     truth, splits, held_out = _held_out(rows[newest])
     groups = groups or {}
@@ -210,11 +217,12 @@ def compare_rows(
         kept = ~table["digest"].isin(truth.index) & ~_folded(table["split"]).isin(splits)
         kept &= ~table["digest"].map(lambda digest: groups.get(digest, _FREE) in closed)
         train = table[kept]
-        predicted = _predict(features, train, test, name)
+        predict = _predict_sets if several else _predict
+        predicted = predict(features, train, test, name)
         right[name], n_train[name] = predicted == truth.to_numpy(), len(train)
     return Comparison(
         table=_table(right, n_train),
-        per_class=_per_class(right, truth),
+        per_class=_per_class(right, truth, several=several),
         newest=newest,
         held_out=f"{len(truth):,} {held_out}",
     )
@@ -266,6 +274,33 @@ def _predict(
     return predicted
 
 
+def _predict_sets(
+    features: pd.DataFrame, train: pd.DataFrame, test: npt.NDArray[np.float32], name: str
+) -> npt.NDArray[Any]:
+    """The classes of each held-out image, joined: a regression for each class."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    sets = [set(names.split(BETWEEN)) if names else set() for names in train["name"]]
+    classes = sorted(set().union(*sets))
+    if not classes:
+        raise InputError(
+            f"The version {name!r} has no class to train on, in {len(train)} images outside the held-out "
+            "ones; expected at least 1."
+        )
+    scaler = StandardScaler()
+    fitted = scaler.fit_transform(features.loc[train["digest"]].to_numpy(dtype=np.float32))
+    shown = scaler.transform(test)
+    columns = []
+    for each in classes:
+        there = np.array([each in own for own in sets])
+        constant = there.all()  # then there is nothing to learn
+        model = None if constant else LogisticRegression(C=C, max_iter=1000).fit(fitted, there)
+        columns.append(np.full(len(test), True) if model is None else model.predict(shown))
+    found = np.column_stack(columns)
+    return np.array([BETWEEN.join(np.array(classes, dtype=object)[row]) for row in found], dtype=object)
+
+
 def _table(right: Mapping[str, npt.NDArray[np.bool_]], n_train: Mapping[str, int]) -> pd.DataFrame:
     first = next(iter(right.values()))
     rows = []
@@ -283,8 +318,15 @@ def _table(right: Mapping[str, npt.NDArray[np.bool_]], n_train: Mapping[str, int
     return pd.DataFrame(rows).set_index("version")
 
 
-def _per_class(right: Mapping[str, npt.NDArray[np.bool_]], truth: pd.Series[str]) -> pd.DataFrame:
+def _per_class(
+    right: Mapping[str, npt.NDArray[np.bool_]], truth: pd.Series[str], *, several: bool
+) -> pd.DataFrame:
+    """Share of the images of each class that each version's baseline has right."""
     hits = pd.DataFrame(dict(right), index=pd.Index(truth.to_numpy(), name="class"))
+    if several:
+        own = [names.split(BETWEEN) if names else ["(none)"] for names in truth]
+        classes = pd.Series(own, index=range(len(own)), name="class", dtype=object).explode()
+        hits = hits.iloc[classes.index].set_axis(pd.Index(classes.to_numpy(), name="class"))
     table = hits.groupby(level=0).mean()
     table.insert(0, "n", hits.groupby(level=0).size())
     return table

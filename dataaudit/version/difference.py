@@ -22,6 +22,9 @@ _COLUMNS = ("kind", "sample_id", "before", "old", "new")
 _WORKING = "working copy"
 _NONE = "(none)"
 
+BETWEEN = ", "
+"""Stands between the classes of a sample that has several."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class VersionDiff:
@@ -35,12 +38,15 @@ class VersionDiff:
             id in a; None for an added one), `old` and `new` (classes, but splits for a move and digests for a
             changed content). A sample that changed in two ways has two rows.
         unchanged: how many samples are the same in both.
+        several: whether a sample may have several classes; `old` and `new` are then all of them, sorted and
+            joined by ", ".
     """
 
     a: str
     b: str
     changes: pd.DataFrame
     unchanged: int
+    several: bool = False
 
     @property
     def counts(self) -> dict[str, int]:
@@ -50,19 +56,33 @@ class VersionDiff:
 
     @property
     def matrix(self) -> pd.DataFrame:
-        """How many samples went from one class (row) to another (column); "(none)" for unlabeled ones."""
-        moved = self.changes[self.changes["kind"] == "relabeled"]
-        old, new = moved["old"].fillna(_NONE), moved["new"].fillna(_NONE)
-        return pd.crosstab(old.rename("old"), new.rename("new")).astype("int64")
+        """How many samples went from one class (row) to another (column); "(none)" for unlabeled ones.
+
+        Where samples have several classes, a class that one gained came from "(none)", and one it lost went
+        there.
+        """
+        old, new = self._moved()
+        return pd.crosstab(pd.Series(old, name="old"), pd.Series(new, name="new")).astype("int64")
 
     @property
     def moves(self) -> list[tuple[str, str, int]]:
         """From which class to which how many samples went, the most frequent first."""
-        moved = self.changes[self.changes["kind"] == "relabeled"]
-        pairs = Counter(zip(moved["old"].fillna(_NONE), moved["new"].fillna(_NONE), strict=True))
+        pairs = Counter(zip(*self._moved(), strict=True))
         return [
             (old, new, n) for (old, new), n in sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
         ]
+
+    def _moved(self) -> tuple[list[str], list[str]]:
+        """Old and new class of each label that changed."""
+        moved = self.changes[self.changes["kind"] == "relabeled"]
+        if not self.several:
+            return moved["old"].fillna(_NONE).tolist(), moved["new"].fillna(_NONE).tolist()
+        old, new = [], []
+        for before, after in zip(moved["old"], moved["new"], strict=True):
+            gained, lost = _gained_and_lost(before, after)
+            old += [_NONE] * len(gained) + lost
+            new += gained + [_NONE] * len(lost)
+        return old, new
 
     def to_dict(self) -> dict[str, Any]:
         """The difference ready for JSON."""
@@ -89,18 +109,29 @@ class VersionDiff:
         for kind in self.counts:
             lines += ["", kind[0].upper() + kind[1:]]
             if kind == "relabeled":
-                lines += [f"  {old} -> {new}: {n:,}" for old, new, n in self.moves[:limit]] + [""]
+                lines += [f"  {self._move(old, new)}: {n:,}" for old, new, n in self.moves[:limit]] + [""]
             rows = self.changes[self.changes["kind"] == kind]
-            lines += [f"  {line}" for line in islice(_lines(rows, kind), limit)]
+            lines += [f"  {line}" for line in islice(_lines(rows, kind, several=self.several), limit)]
             if limit is not None and len(rows) > limit:
                 lines.append(f"  ... and {len(rows) - limit:,} more")
         return "\n".join(lines)
+
+    def _move(self, old: str, new: str) -> str:
+        if self.several:
+            return f"+{new}" if old == _NONE else f"-{old}"
+        return f"{old} -> {new}"
 
     def __repr__(self) -> str:
         return f"VersionDiff({self.a} -> {self.b}: {self.counts}, {self.unchanged} unchanged)"
 
 
-def _lines(rows: pd.DataFrame, kind: str) -> Iterator[str]:
+def _gained_and_lost(before: Any, after: Any) -> tuple[list[str], list[str]]:
+    """The classes that a sample has more, and those that it has no more."""
+    old, new = ([] if pd.isna(names) else str(names).split(BETWEEN) for names in (before, after))
+    return [name for name in new if name not in old], [name for name in old if name not in new]
+
+
+def _lines(rows: pd.DataFrame, kind: str, *, several: bool) -> Iterator[str]:
     columns = [rows[name].fillna(_NONE) for name in ("sample_id", "before", "old", "new")]
     for sample_id, before, old, new in zip(*columns, strict=True):
         if kind == "added":
@@ -111,6 +142,9 @@ def _lines(rows: pd.DataFrame, kind: str) -> Iterator[str]:
             yield f"~ {sample_id}"
         elif kind == "renamed":
             yield f"{before} -> {sample_id}"
+        elif several and kind == "relabeled":
+            gained, lost = _gained_and_lost(*(None if names == _NONE else names for names in (old, new)))
+            yield f"{before}  {', '.join([*(f'+{name}' for name in gained), *(f'-{name}' for name in lost)])}"
         else:
             yield f"{before}  {old} -> {new}"
 
@@ -169,7 +203,11 @@ def diff_tables(old: Tables, new: Tables, *, a: str, b: str) -> VersionDiff:
     changes = changes.assign(order=order).sort_values(["order", "sample_id"], kind="stable")
     unchanged = int((~(relabeled | moved | content | renamed)).sum())
     return VersionDiff(
-        a=a, b=b, changes=changes.drop(columns="order").reset_index(drop=True), unchanged=unchanged
+        a=a,
+        b=b,
+        changes=changes.drop(columns="order").reset_index(drop=True),
+        unchanged=unchanged,
+        several="multilabel" in (old.task, new.task),
     )
 
 
@@ -177,7 +215,7 @@ def samples(tables: Tables) -> pd.DataFrame:
     """One row a sample by position: `sample_id`, `digest`, `split`, `name` (its labels as one) and `file`."""
     labels = tables.labels[["sample_id", "name"]].dropna(subset="name")
     if labels["sample_id"].duplicated().any():
-        names = labels.sort_values("name").groupby("sample_id")["name"].agg(", ".join)
+        names = labels.sort_values("name").groupby("sample_id")["name"].agg(BETWEEN.join)
         labels = names.reset_index()
     images = tables.images
     return pd.DataFrame(
