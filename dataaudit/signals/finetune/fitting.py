@@ -37,6 +37,7 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 
 _KEEP = 4
 _FROZEN_ON_CPU = 0.5
+_LOGGERS = ("pytorch_lightning", "lightning_fabric")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,7 +260,13 @@ class _Result(Callback):
 class _Stopped(Callback):
     """Whether it was Ctrl-C that ended the training."""
 
-    by_hand = False
+    def __init__(self) -> None:
+        self.by_hand = False
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Read by another process, one a device, before it trains: it should be as quiet as this one.
+        self.__dict__.update(state)
+        _silence()
 
     def on_exception(self, trainer: Any, module: Any, exception: BaseException) -> None:
         self.by_hand = isinstance(exception, KeyboardInterrupt)
@@ -283,14 +290,17 @@ def _interruptible() -> Iterator[_Stopped]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Without Lightning's announcements and advice."""
-    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
-    before = [each.level for each in loggers]
+    before = [logging.getLogger(name).level for name in _LOGGERS]
     try:
-        for each in loggers:
-            each.setLevel(logging.ERROR)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            _silence()
             yield
     finally:
-        for each, level in zip(loggers, before, strict=True):
-            each.setLevel(level)
+        for name, level in zip(_LOGGERS, before, strict=True):
+            logging.getLogger(name).setLevel(level)
+
+
+def _silence() -> None:
+    warnings.simplefilter("ignore")
+    for name in _LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
