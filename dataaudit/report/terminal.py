@@ -52,7 +52,10 @@ def to_terminal(
     for sentence in sentences(summary.get("expected", {})):
         console.print(Text(sentence))
     if summary["skipped"]:
-        skipped = "; ".join(f"{entry['code']} {entry['reason'].rstrip('.')}" for entry in summary["skipped"])
+        reasons: dict[str, list[str]] = {}
+        for entry in summary["skipped"]:
+            reasons.setdefault(entry["reason"].rstrip("."), []).append(entry["code"])
+        skipped = "; ".join(f"{', '.join(codes)} {reason}" for reason, codes in reasons.items())
         console.print(Text(f"Skipped: {visible(skipped)}", style="dim"))
     if html is not None:
         console.print(Text.assemble("Report: ", (visible(str(html)), "cyan")), soft_wrap=True)
@@ -98,7 +101,7 @@ def _codes(summary: Mapping[str, Any]) -> Table:
             Text(entry["code"], style=_style(entry["code"]) if found else "dim"),
             Text(visible(entry["summary"] or entry["name"]).rstrip("."), style="" if found else "dim"),
             Text(f"{entry['open']:,}" if found else "none", style="bold" if found else "dim"),
-            Text(percent(entry["share"]) if found else "", style="dim"),
+            Text(percent(entry["share"]) if found and entry["images"] else "", style="dim"),
             Text(expected),
         )
     return table
