@@ -140,8 +140,8 @@ def _evidence(island: Island, ids: pd.Index, usual: float, group: str) -> list[t
     times = island.distance / max(usual, 1e-12)
     nearest = ids[island.nearest]
     message = (
-        f"{len(island.members)} images belong to each other and to nothing else: the nearest other image, "
-        f"{nearest}, is {times:.1f} times as far as usual."
+        f"{len(island.members)} images belong to each other and to nothing else: they lie {times:.1f} times "
+        f"as far from the others as is usual; the nearest is {nearest}."
     )
     return [(sample, message, nearest, times, group) for sample in ids[island.members]]
 

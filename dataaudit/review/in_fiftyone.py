@@ -87,6 +87,12 @@ def _summary(report: Report) -> dict[str, Any]:
         "digest": report.digest,
         "images": len(report.tables.images),
         "findings": {str(code): int(n) for code, n in counts.items()},
+        # What is about a class or the whole dataset has no sample to stand on
+        "general": [
+            {"code": item.code, "item": item.item_id, "message": item.message}
+            for item in report.items
+            if item.sample_id is None
+        ],
         "skipped": dict(report.skipped),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,17 @@ def test_the_summary_is_in_the_info(report: da.Report, dataset: Any) -> None:
     assert summary["images"] == 152
     assert summary["findings"]["LBL001"] == len(of(report, "LBL001"))
     assert summary["skipped"] == report.skipped
+
+
+def test_what_is_about_the_dataset_is_in_the_info(report: da.Report, dataset: Any) -> None:
+    about = da.Finding(
+        key="k", code="GRP002", item_id="file format", sample_id=None, score=0.0, probability=None,
+        message="From the file format alone, '1' can be told.",
+    )  # fmt: skip
+    da.push(replace(report, items=(*report.items, about)), dataset=dataset)
+    general = dataset.info["dataaudit"]["report"]["general"]
+    assert {"code": "GRP002", "item": "file format", "message": about.message} in general
+    assert not dataset.has_saved_view("GRP002 spurious_cue")
 
 
 def test_pushing_twice_changes_nothing(report: da.Report, dataset: Any) -> None:
