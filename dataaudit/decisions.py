@@ -22,7 +22,8 @@ __all__ = ["fix_from_json", "fix_to_json", "latest", "read", "record", "write_te
 
 _ANSWERS = ("finding", "verdict", "label", "reviewer", "note")
 _CONTEXT = ("code", "sample_id", "given", "suggested", "probability", "message")
-_KEPT = ("fix", "at")
+_JUDGED = ("code", "item_id", "given")
+_KEPT = ("fix", "at", *_JUDGED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +94,7 @@ def record(source: Source, decisions: Sequence[Decision]) -> None:
                 "reviewer": each.reviewer,
                 "at": each.at or now,
                 "note": each.note,
+                **{name: getattr(each, name) for name in _JUDGED if getattr(each, name) is not None},
             },
             ensure_ascii=False,
         )
@@ -120,6 +122,7 @@ def latest(source: Source) -> dict[str, Decision]:
                 reviewer=row.cells.get("reviewer"),
                 at=row.cells.get("at"),
                 note=row.cells.get("note"),
+                **{name: row.cells.get(name) for name in _JUDGED},
             )
         except (KeyError, TypeError, DataAuditError) as error:
             raise InputError(f"The decision can't be read: {error!r}.", where=row.where) from None
@@ -178,6 +181,9 @@ class _Findings:
             reviewer=row.text("reviewer") or None,
             at=row.text("at") or None,
             note=row.text("note") or None,
+            code=finding.code,
+            item_id=finding.item_id,
+            given=finding.given,
         )
 
     def find(self, row: _Row) -> Finding:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from dataaudit import __version__, annotators, decisions, formats, registry, state
+from dataaudit import __version__, annotators, decisions, formats, inputs, registry, state
 from dataaudit.annotators import Annotations
 from dataaudit.errors import DataAuditError, InputError, MissingDependencyError, Unavailable, nearest
 from dataaudit.progress import bar
@@ -45,7 +45,9 @@ def audit(
     backbone: str | Backbone = "efficientnet_lite0",
     baseline: str = "probe",
     device: str = "auto",
-    pred_probs: pd.DataFrame | np.ndarray[Any, Any] | None = None,
+    pred_probs: pd.DataFrame | np.ndarray[Any, Any] | Sequence[Any] | Mapping[str, Any] | None = None,
+    predictions: pd.DataFrame | None = None,
+    training_dynamics: pd.DataFrame | None = None,
     annotations: str | Path | pd.DataFrame | Annotations | None = None,
     annotation_columns: Mapping[str, str] | None = None,
     cache: Path | None = None,
@@ -68,7 +70,12 @@ def audit(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         pred_probs: out-of-sample probabilities of your own model in place of the baseline's, (n, k): a table
             with sample ids and classes, or an array in the order of the labeled samples and of the sorted
-            classes. Of a multi-label dataset all samples, labeled or not, and rows need not sum to 1.
+            classes. Of a multi-label dataset all samples, labeled or not, and rows need not sum to 1. Of
+            several models a list, or a mapping with their names.
+        predictions: what your model predicts, where you don't have all its probabilities: a table with the
+            columns ``sample_id``, ``name`` and ``confidence``; joined with the probabilities.
+        training_dynamics: how each label fared while a model was trained on it, one row a sample or one a
+            sample and epoch: ``margin``, ``confidence`` or ``loss``.
         annotations: what several people said about the images, a file or a table; see
             `dataaudit.annotators.read` for its shapes.
         annotation_columns: names of its columns that aren't recognised, such as ``{"sample": "img"}``.
@@ -98,14 +105,12 @@ def audit(
         progress=progress,
     )
     run.timings["load"] = time.perf_counter() - started
-    if pred_probs is not None:
-        name = "multilabel_probs" if tables.task == "multilabel" else "pred_probs"
-        run.give(name, _user_probabilities(pred_probs, tables))
+    decided = decisions.latest(tables.source) if tables.source is not None else {}
+    _bring(run, pred_probs, predictions, training_dynamics, inputs.verdicts(decided))
     if annotations is not None:
         run.give("annotations", annotators.read(annotations, tables, columns=annotation_columns))
     outcomes, skipped = run.outcomes()
-    verdicts = decisions.latest(tables.source) if tables.source is not None else {}
-    items = findings_of(outcomes, run.tables, {key: found.verdict for key, found in verdicts.items()})
+    items = findings_of(outcomes, run.tables, {key: found.verdict for key, found in decided.items()})
     run.timings["total"] = time.perf_counter() - started
     return Report(
         digest=digest_of(run.tables),
@@ -173,6 +178,26 @@ def _sweep(
         )
 
 
+def _bring(run: _Run, pred_probs: Any, predictions: Any, training_dynamics: Any, verdicts: Any) -> None:
+    """Hand what the user brings to the audit."""
+    tables = run.tables
+    if pred_probs is not None:
+        several = isinstance(pred_probs, (Sequence, Mapping)) and not isinstance(pred_probs, str)
+        if several and tables.task != "multilabel":
+            joined, said = inputs.models(pred_probs, tables)
+            run.give("pred_probs", joined)
+            run.give("model_predictions", said)
+        else:
+            name = "multilabel_probs" if tables.task == "multilabel" else "pred_probs"
+            run.give(name, inputs.probabilities(pred_probs, tables))
+    if predictions is not None:
+        run.give("predictions", inputs.predictions(predictions, tables))
+    if training_dynamics is not None:
+        run.give("training_dynamics", inputs.training_dynamics(training_dynamics, tables))
+    if verdicts is not None:
+        run.give("verdicts", verdicts)
+
+
 class _Run:
     """One audit under way: computes each signal when it is first needed."""
 
@@ -209,6 +234,7 @@ class _Run:
         self._values: dict[str, Any] = {}
         self._keys: dict[str, str] = {}
         self._given: set[str] = set()
+        self._swept: set[str] = set()
         self.timings: dict[str, float] = {}
         self.n_decoded = 0
 
@@ -261,6 +287,8 @@ class _Run:
         arguments = []
         for need in needs:
             try:
+                if need in optional and self._behind([need]) & set(registry.SWEPT) - self._swept:
+                    raise Unavailable(f"nothing else needs what {need} is computed from")
                 arguments.append(self._value(need))
             except Unavailable:
                 if need not in optional:
@@ -285,6 +313,8 @@ class _Run:
             if value is None:
                 raise Unavailable(f"the dataset has no {name}")
             return value
+        if name == "judge":
+            return "probe" if self._baseline == "probe" and "pred_probs" not in self._given else "network"
         if name == "pred_probs" and self.tables.task == "multilabel":
             raise Unavailable("images have several labels here, which LBL003 and LBL004 look at")
         found = self._signals.get(name)
@@ -292,15 +322,17 @@ class _Run:
             raise Unavailable(f"it needs {name}: {registry.INPUTS.get(name, registry.SWEPT.get(name, ''))}")
         if self._embeddings is not None and not len(self._embeddings):
             raise Unavailable("no image can be decoded")
-        from dataaudit.signals.kept import kept
+        from dataaudit.signals.kept import is_kept, kept
 
         started = time.perf_counter()
 
         def compute() -> Any:
             return found.run(*self._arguments(found.needs, found.optional), **self._settings[name])
 
-        ids = self._embeddings.index if self._embeddings is not None else pd.Index([])
-        value = kept(name, self._key(name), self._cache, ids, compute)
+        if is_kept(name) and self._embeddings is not None:
+            value = kept(name, self._key(name), self._cache, self._embeddings.index, compute)
+        else:
+            value = compute()
         self.timings[name] = time.perf_counter() - started
         return value
 
@@ -326,13 +358,20 @@ class _Run:
         return _md5(f"{digests}{self._embedder_name}")
 
     def _needed(self) -> set[str]:
-        wanted = [need for check in self._checks for need in check.needs]
+        return self._behind(
+            [need for check in self._checks for need in check.needs if need not in check.optional]
+        )
+
+    def _behind(self, wanted: Sequence[str]) -> set[str]:
+        """All that must be there for some needs, themselves included."""
+        waiting = list(wanted)
         needed: set[str] = set()
-        while wanted:
-            name = wanted.pop()
+        while waiting:
+            name = waiting.pop()
             if name not in needed and name not in self._given:
                 needed.add(name)
-                wanted += self._signals[name].needs if name in self._signals else ()
+                found = self._signals.get(name)
+                waiting += [need for need in found.needs if need not in found.optional] if found else []
         return needed
 
     def _ready_to_finetune(self) -> Workplace:
@@ -347,7 +386,10 @@ class _Run:
         started = time.perf_counter()
         if "workplace" in self._needed():
             self._values["workplace"] = self._ready_to_finetune()
-        embedder = _embedder(self._backbone, self._device) if "embeddings" in self._needed() else None
+        needed = self._needed()
+        embedder = _embedder(self._backbone, self._device) if "embeddings" in needed else None
+        # What the sweep gives in any case, and what it gives because a check can't do without.
+        self._swept = set(registry.SWEPT) - ({"embeddings"} - needed)
         # The contents of a version are what DVC says they are; those of other tables may have changed since.
         source = self.tables.source
         known = source is not None and "rev" in source.options
@@ -375,7 +417,9 @@ def _by_digest(embeddings: pd.DataFrame | None, digests: pd.Series[str]) -> pd.D
     order = np.lexsort(
         (embeddings.index.to_numpy(dtype=str), digests.loc[embeddings.index].to_numpy(dtype=str))
     )
-    return pd.DataFrame(embeddings.to_numpy()[order], index=embeddings.index[order])
+    return pd.DataFrame(
+        embeddings.to_numpy()[order], index=embeddings.index[order], columns=embeddings.columns
+    )
 
 
 def _md5(text: str) -> str:
@@ -396,67 +440,6 @@ def digest_of(tables: Tables) -> str:
     columns = (tables.images["digest"], named, tables.images["split"])
     lines = zip(*([str(value) for value in column] for column in columns), strict=True)
     return _md5("\n".join(sorted("\t".join(line) for line in lines)))
-
-
-def _user_probabilities(values: pd.DataFrame | np.ndarray[Any, Any], tables: Tables) -> pd.DataFrame:
-    several = tables.task == "multilabel"
-    labeled = tables.labels.dropna(subset="name").drop_duplicates("sample_id")
-    if several:
-        labeled = labeled.set_index("sample_id").reindex(tables.images.index).reset_index(names="sample_id")
-    if not isinstance(values, pd.DataFrame):
-        expected = (len(labeled), len(tables.classes))
-        if np.shape(values) != expected:
-            raise InputError(
-                f"pred_probs has the shape {np.shape(values)}; expected {expected}: one row for each "
-                f"{'' if several else 'labeled '}sample, in the order of the dataset, and one column for "
-                "each class, in sorted order.",
-                fix="A DataFrame with sample ids and classes needs no order.",
-            )
-        values = pd.DataFrame(values, index=pd.Index(labeled["sample_id"]), columns=pd.Index(tables.classes))
-    for axis, names in (("row", values.index), ("column", values.columns)):
-        if not names.is_unique:
-            twice = names[names.duplicated()][0]
-            raise InputError(f"pred_probs has the {axis} {twice!r} more than once.")
-    strange = [name for name in values.columns if name not in tables.classes]
-    missing = [name for name in sorted(set(tables.labels["name"].dropna())) if name not in values.columns]
-    if strange or missing:
-        raise InputError(
-            f"The columns of pred_probs are not the dataset's classes: {strange or missing} "
-            f"{'are no classes' if strange else 'are missing'}; the classes are {list(tables.classes)}."
-        )
-    rows = values.loc[values.index.isin(labeled["sample_id"])]
-    try:
-        rows = rows.astype(np.float32)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"pred_probs holds something that is no number: {error}.") from error
-    if not len(rows):
-        raise InputError("No row of pred_probs has the id of a labeled sample.")
-    numbers = rows.to_numpy()
-    if several:
-        return _in_range(rows)
-    sums = numbers.sum(1)
-    wrong = ~np.isfinite(sums) | (np.abs(sums - 1) > 1e-2) | (numbers < 0).any(1)
-    if wrong.any():
-        worst = int(wrong.argmax())
-        raise InputError(
-            f"The row of {rows.index[worst]!r} in pred_probs sums to {sums[worst]:.4g}, with a least value "
-            f"of {numbers[worst].min():.4g}; expected probabilities that sum to 1."
-        )
-    return rows
-
-
-def _in_range(rows: pd.DataFrame) -> pd.DataFrame:
-    """The probabilities of classes that don't exclude each other, which are in [0, 1] and sum to anything."""
-    numbers = rows.to_numpy()
-    wrong = ~((numbers >= 0) & (numbers <= 1))
-    if wrong.any():
-        row, column = (int(at[0]) for at in np.nonzero(wrong))
-        raise InputError(
-            f"pred_probs holds {numbers[row, column]} for {rows.index[row]!r} and {rows.columns[column]!r}; "
-            "expected a probability from 0 to 1.",
-            fix="Apply a sigmoid to the logits of a multi-label model.",
-        )
-    return rows
 
 
 def findings_of(

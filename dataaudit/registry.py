@@ -28,6 +28,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 INPUTS = {
     "pred_probs": "out-of-sample probabilities of the user's own model",
     "annotations": "what several people said about the images",
+    "model_predictions": "the class that each of several models of the user predicts",
+    "verdicts": "what people decided about labels",
     "training_dynamics": "how each label fared while a model was trained: loss, margin, confidence",
 }
 """What a user may hand to an audit besides the dataset; a signal of the same name is replaced by it."""
@@ -41,7 +43,10 @@ SWEPT = {
 }
 """Signals that the sweep over the images provides."""
 
-PLACE = {"workplace": "device and cache, for signals that take long"}
+PLACE = {
+    "workplace": "device and cache, for signals that take long",
+    "judge": "who made pred_probs: a probe on features, or a network trained for the task",
+}
 """What an audit itself hands to its signals."""
 
 _checks: dict[str, Check] = {}

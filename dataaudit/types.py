@@ -90,7 +90,7 @@ class Tables:
         labels: index ``label_id``; columns ``sample_id``, ``name`` (class; None for an unlabeled image),
             ``geometry`` (None for a class label), ``locator``. In a multi-label dataset an image has a row
             for each of its classes.
-        predictions: the user's predictions, or None.
+        predictions: the user's predictions, columns ``sample_id``, ``name`` and ``confidence``, or None.
         classes: names of the classes, sorted.
         task: ``"classification"``, or ``"multilabel"`` where an image may have any number of classes.
         source: where the tables came from; None when they were made by hand.
@@ -317,6 +317,9 @@ class Decision:
         reviewer: who decided.
         at: when, ISO 8601 in UTC.
         note: free text.
+        code: check that found it.
+        item_id: what was flagged, such as the label.
+        given: the class that was judged.
     """
 
     finding: str
@@ -325,6 +328,9 @@ class Decision:
     reviewer: str | None = None
     at: str | None = None
     note: str | None = None
+    code: str | None = field(default=None, compare=False)
+    item_id: str | None = field(default=None, compare=False)
+    given: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.verdict not in VERDICTS:

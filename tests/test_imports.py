@@ -30,6 +30,7 @@ ROOMS = (
     "signals",
     "checks",
     "decisions",
+    "inputs",
     "config",
     "rules",
     "pipeline",

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from dataaudit.checks.groups import split_rank
-from dataaudit.checks.labels import error_probabilities
 from dataaudit.checks.spelling import spelling_key
 from dataaudit.errors import Unavailable
 from dataaudit.registry import check
+from dataaudit.signals.label_errors import LabelErrors
 from dataaudit.types import Neighbors, Outcome
 
 __all__ = [
@@ -82,8 +82,7 @@ def classes_alike(
 
 @check("LBL010", level="class")
 def class_error_rate(
-    pred_probs: pd.DataFrame,
-    labels: pd.DataFrame,
+    label_errors: LabelErrors,
     *,
     min_ratio: float = 2.0,
     min_excess: float = 0.05,
@@ -100,13 +99,9 @@ def class_error_rate(
     Fix: none for the class; its labels are `LBL001`'s. Such a class is often one whose definition people
     understand differently.
     """
-    given, values = _given(pred_probs, labels)
-    wrong, _ = error_probabilities(values.astype(np.float32), given)
-    n = np.bincount(given, minlength=values.shape[1])
-    seen = np.flatnonzero(n)
-    errors = np.bincount(given, wrong, values.shape[1])[seen].astype(np.float64)
-    n = n[seen]
-    names = pd.Index(pred_probs.columns[seen].astype(str))
+    by_class = label_errors.table.groupby("given")["probability"].agg(["size", "sum"])
+    names = pd.Index(by_class.index.astype(str))
+    n, errors = by_class["size"].to_numpy(), by_class["sum"].to_numpy(dtype=np.float64)
     others = (errors.sum() - errors) / np.maximum(n.sum() - n, 1)
     limit = np.maximum(min_ratio * others, others + min_excess)
     rate, low, high, p = _shrunken(errors, n.astype(np.float64), limit)

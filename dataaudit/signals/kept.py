@@ -16,7 +16,7 @@ from dataaudit.cache import read_arrays, write_arrays
 from dataaudit.signals.spectrum import Spectrum
 from dataaudit.types import Neighbors
 
-__all__ = ["kept"]
+__all__ = ["is_kept", "kept"]
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
@@ -50,6 +50,11 @@ def kept(name: str, key: str, folder: Path | None, ids: pd.Index, compute: Calla
         for old in others[:-_KEEP]:
             old.unlink(missing_ok=True)
     return value
+
+
+def is_kept(name: str) -> bool:
+    """Whether a signal is kept on disk."""
+    return name in _PACKED
 
 
 def _pack_spectrum(value: Spectrum, ids: pd.Index) -> Arrays:
