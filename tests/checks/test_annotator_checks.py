@@ -62,6 +62,13 @@ def test_a_label_that_nobody_gives_is_flagged_with_what_people_say() -> None:
     assert outcome.evidence.loc["Li20", "message"].startswith("People say 3 x 'dog': the chance that 'cat'")
 
 
+def test_three_people_who_agree_outweigh_the_label_however_many_classes_there_are() -> None:
+    names = [f"c{number % 10}" for number in range(60)]
+    annotations = annotations_of(*(f"{number} {name} {name} {name}" for number, name in enumerate(names)))
+    outcome = label_differs_from_consensus(annotations, labels_of(["c1", *names[1:]]), "classification")
+    assert list(outcome.flagged.index[outcome.flagged]) == ["Li0"]
+
+
 def test_numbers_of_votes_without_annotators_are_enough() -> None:
     rows = [(f"i{number}", name, 5) for number, name in enumerate(["cat", "dog"] * 10)]
     annotations = counts_of(*rows, ("i20", "dog", 4), ("i20", "cat", 1))
