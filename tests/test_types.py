@@ -110,7 +110,7 @@ def test_an_empty_outcome_is_fine() -> None:
 @pytest.mark.parametrize(
     ("op", "new", "message"),
     [
-        ("rename", "b", "Fix.op is 'rename'; expected one of relabel, drop, merge"),
+        ("shrink", "b", "Fix.op is 'shrink'; expected one of relabel, rename, add"),
         ("relabel", None, "A relabel fix of a.png has new=None"),
         ("drop", "b", "A drop fix of a.png has new='b'"),
     ],
