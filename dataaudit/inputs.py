@@ -156,9 +156,10 @@ def probabilities(values: pd.DataFrame | np.ndarray[Any, Any], tables: Tables) -
             f"The columns of pred_probs are not the dataset's classes: {strange or missing} "
             f"{'are no classes' if strange else 'are missing'}; the classes are {list(tables.classes)}."
         )
-    rows = values.loc[values.index.isin(labeled["sample_id"])]
+    known = values.index.isin(labeled["sample_id"])
+    rows = values if known.all() else values.loc[known]
     try:
-        rows = rows.astype(np.float32)
+        rows = rows if set(rows.dtypes) == {np.dtype(np.float32)} else rows.astype(np.float32)
     except (ValueError, TypeError) as error:
         raise InputError(f"pred_probs holds something that is no number: {error}.") from error
     if not len(rows):
@@ -166,13 +167,13 @@ def probabilities(values: pd.DataFrame | np.ndarray[Any, Any], tables: Tables) -
     numbers = rows.to_numpy()
     if several:
         return _in_range(rows)
-    sums = numbers.sum(1)
-    wrong = ~np.isfinite(sums) | (np.abs(sums - 1) > 1e-2) | (numbers < 0).any(1)
+    sums, lowest = numbers.sum(1), numbers.min(1)
+    wrong = ~np.isfinite(sums) | (np.abs(sums - 1) > 1e-2) | (lowest < 0)
     if wrong.any():
         worst = int(wrong.argmax())
         raise InputError(
             f"The row of {rows.index[worst]!r} in pred_probs sums to {sums[worst]:.4g}, with a least value "
-            f"of {numbers[worst].min():.4g}; expected probabilities that sum to 1."
+            f"of {lowest[worst]:.4g}; expected probabilities that sum to 1."
         )
     return rows
 

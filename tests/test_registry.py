@@ -34,7 +34,12 @@ def test_every_check_is_found_in_the_order_of_the_codes() -> None:
 
 def test_a_check_is_described_by_its_function() -> None:
     found = checks()["LBL001"]
-    assert (found.name, found.level, found.needs) == ("label_error", "object", ("pred_probs", "labels"))
+    assert (found.name, found.level, found.needs) == (
+        "label_error",
+        "object",
+        ("label_errors", "labels", "neighbors", "model_predictions"),
+    )
+    assert found.optional == ("neighbors", "model_predictions")
     assert found.settings["max_findings"] == 0
     assert found.summary == "The label is probably wrong: the image looks like another class."
     assert checks()["LBL002"].optional == ("pred_probs",)

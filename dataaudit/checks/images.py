@@ -77,6 +77,8 @@ def dark_image(
     Flagged: images whose 95th percentile is below `max_highlight`, and `n_deviations` below the dataset's
     median on a logarithmic scale; the deviation is that of the darker half. Images without any content are
     `IMG009`'s.
+
+    Fix: look at it; such an image may well belong to the data. None is proposed.
     """
     known = _known(image_properties)
     excess = _darkness(known, max_highlight, n_deviations)
@@ -106,6 +108,8 @@ def bright_image(
     that is `n_deviations` nearer to white than the dataset's median, on a logarithmic scale; the deviation is
     that of the brighter half. A picture cut out on white paper can look like an overexposed one. Images
     without any content are `IMG009`'s.
+
+    Fix: none; look at it and drop it if it shows nothing of use.
     """
     known = _known(image_properties)
     excess = _brightness(known, min_brightness, min_shadow, n_deviations)
@@ -136,6 +140,8 @@ def blurry_image(
 
     Reference: Field, "Relations between the statistics of natural images and the response properties of
     cortical cells", JOSA A 1987.
+
+    Fix: none; look at it and drop it if it shows nothing of use.
     """
     known = _known(image_properties)
     detail = known["detail"].to_numpy()
@@ -164,6 +170,8 @@ def low_information(
     Flagged: images with less than `max_bits`, and `n_deviations` less than the dataset's median; the
     deviation is that of the lower half. Images that `IMG002`, `IMG003` or `IMG009` flag by their defaults are
     theirs.
+
+    Fix: none; look at it and drop it if it shows nothing of use.
     """
     known = _known(image_properties)
     bits = 8 * known["entropy"].to_numpy()
@@ -192,6 +200,8 @@ def odd_size(
     Flagged: images whose side differs by `min_factor` from every common one; and, where all but
     `max_fraction` of the images have the very same size, those that have another (0.4 at most), unless
     `IMG007` flags them by its defaults.
+
+    Fix: none; look at it, such an image often comes from another source.
     """
     known = _known(image_properties)
     side = np.sqrt(known["width"].to_numpy(dtype=float) * known["height"].to_numpy(dtype=float))
@@ -224,6 +234,8 @@ def odd_aspect_ratio(
     Upright and lying images count as the same.
 
     Flagged: images whose ratio differs by `min_factor` from every common one.
+
+    Fix: none; look at it, such an image is often a strip or a collage.
     """
     known = _known(image_properties)
     excess, ratio, nearest = _elongation(known, min_factor, max_fraction)
@@ -249,6 +261,8 @@ def odd_colour(
     is an image whose channels differ by `max_saturation` at most, in the mean and of 1: about the rounding of
     a JPEG, so a photo of a grey scene is in colour. Images that `IMG002` or `IMG009` flag by their defaults
     are theirs.
+
+    Fix: none; make all images grey, or look for where the odd ones come from.
     """
     known = _known(image_properties)
     seen = ~_plain(known) & (_darkness(known) <= 1)
@@ -308,6 +322,8 @@ def wrong_orientation(image_properties: pd.DataFrame) -> Outcome:
     Flagged: images whose EXIF asks for a quarter turn, although the pixels are stored at the size that the
     EXIF gives, width and height exchanged: a program has turned them and left the EXIF as it was. And images
     whose orientation is none of 1 to 8 (0, which some cameras write for none, is let be).
+
+    Fix: write the picture upright and without the tag. None is proposed, as files of images are never edited.
     """
     known = _known(image_properties)
     tag = known["orientation_tag"].to_numpy(dtype=np.int64)
@@ -338,6 +354,8 @@ def orientation_depends_on_reader(image_properties: pd.DataFrame) -> Outcome:
     give the pixels as they are stored, unless they are asked. A model then sees other pictures than the
     annotator did. Those of `IMG010` are left out. Store the pixels upright, or make sure that every reader
     turns them.
+
+    Fix: the same as for `IMG010`; or read all images with a reader that turns them.
     """
     known = _known(image_properties)
     orientation = known["orientation"].to_numpy(dtype=np.int64)

@@ -27,12 +27,13 @@ def label_error(
 ) -> Outcome:
     """The label is probably wrong: the image looks like another class.
 
-    Scoring: two judgements are joined with equal weight, as log-odds. One is the probability that a baseline
+    Scoring: two judgements are joined, as log-odds. One, with twice the weight, is the probability that a baseline
     which has not seen the image, nor a near-duplicate of it, gives to the given class; the baseline joins a
     ridge regression on the backbone's features with the votes of the nearest images, unless you bring
     probabilities of your own. The other is the chance that the label is right by the noise in this dataset:
     how often each class is mislabeled, and as what, estimated from the images that the baseline is surest of.
-    Where a model was trained, the margin of the label in training is a third.
+    For probabilities of a network that was trained for the task both count the same. Where its margins in
+    training are known, they are a third judgement.
 
     Probability: the chance by that noise, made to fall as the score rises. Verdicts of people on earlier
     findings move it to what they found, and settle the labels that they looked at.

@@ -10,7 +10,7 @@ Bayes): noise that hits all classes alike is recognised as such, and isn't taken
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ _FEWEST_ANCHORS = 20
 _SHARPNESS = tuple(np.geomspace(0.7, 7.0, 10))
 _STRENGTHS = np.geomspace(1.0, 1e5, 26)
 _UNIFORM = 60.0  # a strength above this means noise without a pattern
-_DIFFICULTY = 0.75
+_DOUBT, _DOUBT_OF_PEOPLE = 0.1, 0.75  # rise of the log-odds of an error per nat of the model's doubt
 _CLEAR = (0.25, 0.98)  # of a trained network: all but a quarter of the images are clearer than this
 _HARDEST = 3.0  # and the odds of a wrong label at most this many times those of the surest images
 
@@ -44,13 +44,15 @@ class Noise:
         confusion: (k, k) what a wrong label says, by true class; zero diagonal, rows sum to 1.
         strength: of the prior on a row of `confusion`, in labels; above 60 the noise has no pattern.
         difficulty: by how much the log-odds of a wrong label rise, per nat of the model's doubt.
+        weight: of the model's own judgement in the score, in [0, 1]; the rest is the noise's.
     """
 
     sharpness: float
     rates: Doubles
     confusion: Doubles
     strength: float
-    difficulty: float = 0.0
+    difficulty: float = 0.1
+    weight: float = 2 / 3
 
     def posterior(self, pred_probs: Floats, given: Ints) -> tuple[Floats, Floats]:
         """Chance of each true class, given image and label; and the log-likelihood of the label.
@@ -81,9 +83,10 @@ def error_probabilities(
 ) -> tuple[Floats, Floats, Ints]:
     """How suspect each label is, the chance that it is wrong, and the class that is most probable then.
 
-    The score joins two judgements with equal weight, as log-odds: the probability that the model gives to
-    the label, and the chance by the estimated noise that it is right. The first holds whatever the noise is
-    like; the second knows which mistakes are common. The chances are made to fall as the score rises.
+    The score joins two judgements, as log-odds: the probability that the model gives to the label, and the
+    chance by the estimated noise that it is right. The first holds whatever the noise is like, and has twice
+    the weight where a probe judges; the second knows which mistakes are common, and counts as much where a
+    trained network does. The chances are made to fall as the score rises.
 
     Args:
         pred_probs: (n, k) float32 out-of-sample probabilities, rows that sum to 1.
@@ -110,7 +113,8 @@ def error_probabilities(
         wrong[here] = part.sum(1)
         suggested[here] = part.argmax(1)
     own_odds = log_odds(pred_probs[np.arange(n), given])
-    joined = (own_odds + np.log(np.maximum(right, 1e-9)) - np.log(np.maximum(wrong, 1e-9))) / 2
+    by_noise = np.log(np.maximum(right, 1e-9)) - np.log(np.maximum(wrong, 1e-9))
+    joined = noise.weight * own_odds + (1 - noise.weight) * by_noise
     score = np.asarray(1 / (1 + np.exp(-joined)), dtype=np.float32)
     return score, falling(np.asarray(joined, dtype=np.float32), wrong), suggested
 
@@ -152,7 +156,9 @@ def estimate_noise(pred_probs: Floats, given: Ints, *, trained: bool = False) ->
         pred_probs, given = pred_probs[rows], given[rows]
     fits = [_fit(pred_probs, given, sharpness) for sharpness in _SHARPNESS]
     best = _fit(pred_probs, given, _peak([likelihood for _, likelihood in fits]))[0]
-    return _sharper(best, pred_probs, given) if trained and best.strength < _UNIFORM else best
+    if trained and best.strength < _UNIFORM:
+        best = _sharper(best, pred_probs, given)
+    return replace(best, weight=0.5) if trained else best
 
 
 def _sharper(noise: Noise, pred_probs: Floats, given: Ints) -> Noise:
@@ -165,7 +171,7 @@ def _sharper(noise: Noise, pred_probs: Floats, given: Ints) -> Noise:
     for _ in range(5):
         if candidate <= lowest:
             break
-        sharper = _fit(pred_probs, given, float(np.exp(candidate)), difficulty=_DIFFICULTY)[0]
+        sharper = _fit(pred_probs, given, float(np.exp(candidate)), difficulty=_DOUBT_OF_PEOPLE)[0]
         posterior, _ = sharper.posterior(pred_probs, given)
         wrong = 1 - float(posterior[np.arange(len(given)), given].mean())
         if wrong / (1 - wrong) <= ceiling:
@@ -195,7 +201,7 @@ def _fit(
     sharpness: float,
     *,
     anchored: float = _ANCHORED,
-    difficulty: float = 0.0,
+    difficulty: float = _DOUBT,
     n_rounds: int = 12,
 ) -> tuple[Noise, float]:
     """Rates and confusion at one sharpness, and the mean log-likelihood of all labels."""

@@ -72,6 +72,8 @@ def ours(arrays: Mapping[str, np.ndarray], option: str) -> Callable[[], Found]:
     ids = pd.Index([f"{i:07d}" for i in range(n)])
     classes = tuple(f"{i:04d}" for i in range(n_classes))
     values = _tables(ids, np.array(classes, dtype=object)[given], classes)
+    # As the audit has it for probabilities that the user brings.
+    values["judge"] = "network" if option else "probe"
     if option:
         shares = arrays[f"probabilities-{option}"]
         values["pred_probs"] = pd.DataFrame(shares, index=ids, columns=pd.Index(classes), copy=False)
