@@ -238,6 +238,7 @@ def test_weights_that_are_not_to_be_had_are_an_error(tmp_path: Path, monkeypatch
         ({"learning_rate": 0.0}, "learning_rate = 0.0; expected it between 0 and 1"),
         ({"frozen_fraction": 1.5}, "frozen_fraction = 1.5; expected 0 to 1"),
         ({"model": "efficientnet_lite9"}, "Did you mean 'efficientnet_lite0'"),
+        ({"model": "efficientnet_lite_ensemble"}, "no single network"),
         ({"model": "nowhere.models:net"}, "'nowhere.models:net' can't be imported"),
         ({"model": f"{__name__}:nothing"}, "has no attribute 'nothing'"),
         ({"model": f"{__name__}:no_network"}, "made a str; expected a torch.nn.Module"),

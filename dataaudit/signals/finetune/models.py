@@ -168,12 +168,12 @@ def _lite(number: int, pretrained: bool) -> nn.Module:
 
     network = load_lite(number) if pretrained else Lite(number)
     # Their features don't go through the layers that end in ImageNet's classes.
-    network.head, network.classifier = nn.Identity(), nn.Identity()
+    del network.head, network.classifier
     return _Lite(Moments(network))
 
 
 class _Lite(nn.Module):
-    """An EfficientNet-Lite that takes standardised images, with a last layer on the features of its stages."""
+    """An EfficientNet-Lite that takes standardised images, with a last layer on its stages' features."""
 
     def __init__(self, features: nn.Module) -> None:
         super().__init__()
@@ -189,11 +189,16 @@ class _Lite(nn.Module):
 
 
 def _torchvision(name: str, pretrained: bool) -> Recipe:
-    from torchvision.models import get_model, get_model_weights
+    from torchvision.models import get_model, get_model_weights, list_models
 
     # It knows the names, and what to say about a misspelt one.
     backbone_named(name)
     model, _, weights_name = name.partition(":")
+    if model not in list_models():
+        raise InputError(
+            f"{name} is no single network, so it can't be fine-tuned.",
+            fix=f"Set the model of the signal finetuned, such as {DEFAULT!r}.",
+        )
     weights = get_model_weights(model)
     chosen = weights[weights_name] if weights_name else weights.DEFAULT
     transform: Any = chosen.transforms()
