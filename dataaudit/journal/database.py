@@ -119,7 +119,7 @@ def relabeled(
     from bson import ObjectId, json_util
 
     options = json_util.CANONICAL_JSON_OPTIONS
-    found = {"_cls": "Classifications", "classifications": []}
+    found: dict[str, Any] = {"_cls": "Classifications", "classifications": []}
     if document is not None:
         found = json_util.loads(document, json_options=options)
     labels = [label for label in found.get("classifications") or [] if label.get("label") not in removed]
