@@ -98,12 +98,12 @@ def lite0_last(size: int) -> Backbone:
     from PIL import Image
 
     from dataaudit.signals.backbones import Backbone
-    from dataaudit.signals.networks.lite0 import load_lite0
+    from dataaudit.signals.networks.lite import load_lite
 
     class Last(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.network = load_lite0()
+            self.network = load_lite(0)
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             x = self.network.stem((images.permute(0, 3, 1, 2).float() - 127.0) / 128.0)

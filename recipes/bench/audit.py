@@ -90,7 +90,7 @@ def main() -> None:
             large = Path(temporary) / "large"
             four_times(tree, large)
             seconds, larger = command(large, *more)
-            features = 30_000 * 1712 * 4 / 2**30
+            features = 30_000 * 1408 * 4 / 2**30
             print(f"40,000 images    {seconds:6.1f} s, peak {larger:.2f} GiB: {larger - memory:+.2f} GiB")
             print(f"                 the features of 30,000 more take {features:.2f} GiB in float32")
 

@@ -1,11 +1,9 @@
 """Embeddings in the sweep against FiftyOne's compute_embeddings and against bare loops of the runtimes, in
 one run.
 
-The same network (EfficientNet-Lite0, last three stages), the same images, 224 pixels, on the CPU. The
-sweep and FiftyOne read and decode the files; the bare loops are given decoded images. Needs
+The same network (EfficientNet-Lite0, the features of its last four stages), the same images, 224 pixels, on
+the CPU. The sweep and FiftyOne read and decode the files; the bare loops are given decoded images. Needs
 dataaudit[bench].
-
-    python recipes/bench/embeddings.py CIFAR10H [--images 2000]
 """
 
 from __future__ import annotations
@@ -23,7 +21,6 @@ from fiftyone.utils.torch import TorchImageModel, TorchImageModelConfig
 from PIL import Image
 
 from dataaudit.signals.backbones import backbone_named, embedder
-from dataaudit.signals.networks.lite0 import load_lite0
 from dataaudit.sweep import sweep
 
 BATCH = 32
@@ -35,7 +32,7 @@ class FromFloats(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.network = load_lite0()
+        self.network = backbone_named().build()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.network((images * 128 + 127).permute(0, 2, 3, 1))
@@ -62,7 +59,7 @@ def rate_of_fiftyone(paths: list[str]) -> float:
     started = time.perf_counter()
     embeddings = dataset.compute_embeddings(model, batch_size=BATCH, num_workers=2, progress=False)
     seconds = time.perf_counter() - started
-    assert embeddings.shape == (len(paths), 1712), embeddings.shape
+    assert embeddings.shape == (len(paths), 1408), embeddings.shape
     dataset.delete()
     return len(paths) / seconds
 
@@ -82,7 +79,7 @@ def rates_of_bare_loops(images: np.ndarray, which: tuple[str, ...] = BARE) -> di
 
 
 def runner(name: str):
-    network = load_lite0()
+    network = backbone_named().build()
     if name == "ONNX Runtime":
         import onnxruntime
 

