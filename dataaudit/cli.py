@@ -52,7 +52,18 @@ def _reading(command: argparse.ArgumentParser) -> None:
         "--annotations", metavar="FILE", help="what several people said about the images: .csv, .parquet"
     )
     command.add_argument("--annotation-column", action="append", default=[], metavar="KIND=NAME",
-                         help="column of the annotations: sample, annotator, label; may be repeated")  # fmt: skip
+                         help="column of the annotations: sample, annotator, label; repeatable")  # fmt: skip
+    command.add_argument("--pred-probs", action="append", default=[], metavar="FILE",
+                         help="your model's out-of-sample probabilities: .npy, .csv, .parquet; "
+                         "may be repeated for several models")  # fmt: skip
+    command.add_argument(
+        "--predictions", metavar="FILE", help="your model's predictions: sample_id, name, confidence"
+    )
+    command.add_argument(
+        "--training-dynamics",
+        metavar="FILE",
+        help="your training's margin, confidence or loss for each sample",
+    )
     command.add_argument("--backbone", metavar="NAME", help="efficientnet_lite0, resnet50, timm:NAME, ...")
     command.add_argument(
         "--baseline", choices=("probe", "finetune"), help="what judges the labels; finetune trains a network"
@@ -73,9 +84,6 @@ def _audit(command: argparse.ArgumentParser) -> None:
     command.add_argument("--output", metavar="FOLDER", help="where the reports go (.dataaudit/NAME/reports)")
     command.add_argument(
         "--rev", metavar="VERSION", help="audit this version without touching the working copy"
-    )
-    command.add_argument(
-        "--pred-probs", metavar="FILE", help="your model's out-of-sample probabilities: .npy, .csv, .parquet"
     )
     command.add_argument("--no-fiftyone", action="store_true", help="don't write the findings into FiftyOne")
     command.add_argument("--clean", action="store_true", help="only take the findings out of FiftyOne again")

@@ -16,7 +16,6 @@ from dataaudit import config, state
 from dataaudit.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
-    import pandas as pd
 
     from dataaudit.types import Report, Source
 
@@ -58,13 +57,13 @@ def _audit(given: argparse.Namespace) -> int:
 
 
 def _report(given: argparse.Namespace, settings: config.Config) -> Report:
-    from dataaudit import loading, pipeline
+    from dataaudit import inputs, loading, pipeline
 
     rev = getattr(given, "rev", None)
     options = {**settings.options, **_options(given.option)}
     quiet = given.quiet or (getattr(given, "format", "text") != "text" and not sys.stderr.isatty())
     tables = loading.read(given.path, rev=rev, format=given.input_format, options=options)
-    probabilities = _pred_probs(given.pred_probs) if getattr(given, "pred_probs", None) else None
+    probabilities = [inputs.read(path) for path in given.pred_probs]
     return pipeline.audit(
         tables,
         select=_codes(given.select) if given.command == "audit" and given.select else settings.select,
@@ -73,7 +72,9 @@ def _report(given: argparse.Namespace, settings: config.Config) -> Report:
         backbone=given.backbone or settings.backbone,
         baseline=given.baseline or settings.baseline,
         device=given.device or settings.device,
-        pred_probs=probabilities,
+        pred_probs=probabilities[0] if len(probabilities) == 1 else probabilities or None,
+        predictions=inputs.read(given.predictions, indexed=False) if given.predictions else None,
+        training_dynamics=inputs.read(given.training_dynamics) if given.training_dynamics else None,
         annotations=given.annotations,
         annotation_columns=_options(given.annotation_column),
         progress=not quiet,
@@ -94,27 +95,6 @@ def _options(pairs: list[str]) -> dict[str, str]:
             )
         options[key] = value
     return options
-
-
-def _pred_probs(path: str) -> pd.DataFrame | Any:
-    import numpy as np
-    import pandas as pd
-
-    file = Path(path)
-    if not file.is_file():
-        raise InputError("There is no such file of probabilities.", where=file)
-    try:
-        if file.suffix == ".npy":
-            return np.load(file, allow_pickle=False)
-        if file.suffix in (".parquet", ".pq"):
-            table = pd.read_parquet(file)
-            has_ids = not isinstance(table.index, pd.RangeIndex)
-            return table if has_ids else table.set_index(table.columns[0])
-        if file.suffix == ".csv":
-            return pd.read_csv(file, index_col=0, dtype={0: str})
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"The probabilities can't be read: {error}", where=file) from error
-    raise InputError(f"{file.suffix or 'No ending'} is not one of .npy, .csv and .parquet.", where=file)
 
 
 def _write_reports(report: Report, summary: Mapping[str, Any], given: argparse.Namespace) -> dict[str, Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,34 @@ import pandas as pd
 from dataaudit.errors import InputError
 from dataaudit.types import Decision, Tables
 
-__all__ = ["models", "predictions", "probabilities", "training_dynamics", "verdicts"]
+__all__ = ["models", "predictions", "probabilities", "read", "training_dynamics", "verdicts"]
+
+
+def read(path: str | Path, *, indexed: bool = True) -> Any:
+    """Read what a user brings from a file.
+
+    Args:
+        path: ``.npy`` (an array), ``.csv`` or ``.parquet`` (a table).
+        indexed: the first column of a table holds the sample ids.
+
+    Raises:
+        InputError: no such file, an unknown ending, or contents that can't be read.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise InputError("There is no such file.", where=file)
+    try:
+        if file.suffix == ".npy":
+            return np.load(file, allow_pickle=False)
+        if file.suffix in (".parquet", ".pq"):
+            table = pd.read_parquet(file)
+            has_ids = not isinstance(table.index, pd.RangeIndex)
+            return table if has_ids or not indexed else table.set_index(table.columns[0])
+        if file.suffix == ".csv":
+            return pd.read_csv(file, index_col=0 if indexed else None, dtype={0: str})
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"It can't be read: {error}", where=file) from error
+    raise InputError(f"{file.suffix or 'No ending'} is not one of .npy, .csv and .parquet.", where=file)
 
 
 def models(
@@ -75,7 +103,7 @@ def predictions(values: pd.DataFrame, tables: Tables) -> pd.DataFrame:
     if wrong.any():
         raise InputError(
             f"The confidence of {values['sample_id'][wrong].iloc[0]!r} is "
-            f"{values['confidence'][wrong].iloc[0]!r}; expected a number from 0 to 1."
+            f"{values['confidence'][wrong].tolist()[0]!r}; expected a number from 0 to 1."
         )
     return values.assign(confidence=confidence)
 

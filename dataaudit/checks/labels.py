@@ -27,9 +27,9 @@ def label_error(
 ) -> Outcome:
     """The label is probably wrong: the image looks like another class.
 
-    Scoring: two judgements are joined, as log-odds. One, with twice the weight, is the probability that a baseline
-    which has not seen the image, nor a near-duplicate of it, gives to the given class; the baseline joins a
-    ridge regression on the backbone's features with the votes of the nearest images, unless you bring
+    Scoring: two judgements are joined, as log-odds. One, with twice the weight, is the probability that a
+    baseline which has not seen the image, nor a near-duplicate of it, gives to the given class; the baseline
+    joins a ridge regression on the backbone's features with the votes of the nearest images, unless you bring
     probabilities of your own. The other is the chance that the label is right by the noise in this dataset:
     how often each class is mislabeled, and as what, estimated from the images that the baseline is surest of.
     For probabilities of a network that was trained for the task both count the same. Where its margins in
