@@ -3,7 +3,7 @@
 On a part of CIFAR-10H with labels drawn from people's votes: average precision of each score as a ranking of
 the wrong labels, accuracy of the probabilities against the true classes, seconds.
 
-    python recipes/bench/finetune.py CIFAR10H [--images 2000] [--folds 3] [--epochs 4] [--size 96]
+    python recipes/bench/finetune.py CIFAR10H [--images 2000] [--folds 3] [--epochs 5] [--size 128]
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ if __name__ == "__main__":
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--size", type=int, default=96)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--model", default="efficientnet_lite0")
     options = parser.parse_args()

@@ -34,7 +34,7 @@ def finetuned(
     folds: int = 5,
     epochs: int = 5,
     size: int = 0,
-    batch_size: int = 64,
+    batch_size: int = 32,
     learning_rate: float = 1e-3,
     head_rate: float = 1e-3,
     frozen_fraction: float = -1.0,
@@ -65,10 +65,10 @@ def finetuned(
         epochs: rounds over the images a fold.
         size: pixels a side; 0: three times that of the images, from 96 to the model's own, in steps of 32.
         batch_size: images a step on each device.
-        learning_rate: highest rate of the last layers below the head; the first ones have a tenth.
+        learning_rate: highest rate of the last layers below the head; the first ones have half of it.
         head_rate: highest rate of the last layer.
-        frozen_fraction: share of the layers, the first ones, that stay as they are; -1: half on a CPU, where
-            it saves half the time, none on a GPU.
+        frozen_fraction: share of the layers, the first ones, that stay as they are; -1: a quarter on a CPU,
+            where the first ones cost most, none on a GPU.
         flip: mirror half of the images.
         seed: of folds, order and crops; on a CPU the same seed gives the same probabilities.
         devices: how many; 0: all GPUs, or one CPU.

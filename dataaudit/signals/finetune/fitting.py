@@ -36,7 +36,7 @@ Floats = np.ndarray[Any, np.dtype[np.float32]]
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 _KEEP = 4
-_FROZEN_ON_CPU = 0.5
+_FROZEN_ON_CPU = 0.25
 _LOGGERS = ("pytorch_lightning", "lightning_fabric")
 
 

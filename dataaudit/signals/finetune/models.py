@@ -16,6 +16,7 @@ from dataaudit.signals.backbones import DEFAULT, backbone_named
 __all__ = ["Classifier", "Head", "Recipe", "build", "recipe_named"]
 
 _LITES = {"efficientnet_lite0": (0, 224), "efficientnet_lite1": (1, 224), "efficientnet_lite2": (2, 256)}
+_DROPPED = 0.3
 _OFFLINE = f"Go online once, or use the model {DEFAULT!r}, whose weights are installed."
 
 
@@ -124,6 +125,7 @@ class Head(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(..., d) -> (..., k); in place of a convolution, (b, d, h, w) -> (b, k, h, w)."""
+        features = nn.functional.dropout(features, _DROPPED, self.training)
         if self.flat:
             return nn.functional.linear((features - self.mean) * self.factor, self.weight, self.bias)
         mean, factor = self.mean[:, None, None], self.factor[:, None, None]

@@ -187,7 +187,8 @@ class Training(lightning.LightningModule):
         self.probabilities = checkpoint["probabilities"].numpy().copy()
 
 
-_RATES = (0.1, 0.3, 1.0)
+_RATES = (0.5, 0.7, 1.0)
+"""Rates of the first, middle and last third of the trained layers, as shares of the learning rate."""
 
 
 class _Rows(Dataset[Any]):
