@@ -120,7 +120,9 @@ def _labeled(
     ids: pd.Index, labels: pd.DataFrame, near_duplicates: pd.Series[int] | None, min_images: int
 ) -> tuple[pd.Index, Ints, list[str]]:
     """The images that count, one a picture and class, their class numbers, and the names of the classes."""
-    named = labels.dropna(subset="name").drop_duplicates("sample_id").set_index("sample_id")["name"]
+    named = labels.dropna(subset="name").set_index("sample_id")["name"]
+    if not named.index.is_unique:
+        raise Unavailable("images have several labels, and it looks at classes that exclude each other")
     named = named.reindex(ids).dropna()
     if near_duplicates is not None:
         pictures = pd.DataFrame({"group": near_duplicates.reindex(named.index), "name": named})

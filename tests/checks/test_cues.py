@@ -122,3 +122,11 @@ def test_accuracy_is_held_out() -> None:
     given = np.array([0, 1] * 50)
     assert held_out_accuracy(np.arange(100), given, 2).max() <= 0.5
     assert held_out_accuracy(given, given, 2).tolist() == [1.0, 1.0]
+
+
+def test_images_with_several_labels_are_not_judged() -> None:
+    labels = pd.DataFrame({"sample_id": [*IDS, *IDS], "name": [*NAMES, *np.roll(NAMES, 1)]})
+    with pytest.raises(Unavailable, match="several labels"):
+        spurious_cue(
+            PROPERTIES, pd.DataFrame(PIXELS, index=IDS), labels, pd.DataFrame({"split": None}, index=IDS)
+        )
