@@ -10,7 +10,9 @@ Bayes): noise that hits all classes alike is recognised as such, and isn't taken
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,8 +24,9 @@ Doubles = np.ndarray[Any, np.dtype[np.float64]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
-_CELLS = 2**23
-_MOST_ROWS = 50_000
+_CHUNK = 2**17  # cells worked on at a time: two such arrays fit the cache of a core
+_MOST_ROWS, _MOST_CELLS = 50_000, 2**24  # that the noise is estimated from
+_CELLS_OF_SEARCH = 2**22  # that its sharpness is searched on
 _ANCHORED = 0.5  # share of the images of a predicted class, the surest, that the noise is estimated from
 _FEWEST_ANCHORS = 20
 _SHARPNESS = tuple(np.geomspace(0.7, 7.0, 10))
@@ -54,28 +57,41 @@ class Noise:
     difficulty: float = 0.1
     weight: float = 2 / 3
 
-    def posterior(self, pred_probs: Floats, given: Ints) -> tuple[Floats, Floats]:
-        """Chance of each true class, given image and label; and the log-likelihood of the label.
+    def joint(self, clear: Floats, given: Ints) -> Floats:
+        """Chance of each true class and the given label together.
 
         Args:
-            pred_probs: (m, k) out-of-sample probabilities.
+            clear: (m, k) out-of-sample probabilities, sharpened.
             given: (m,) class numbers.
 
         Returns:
-            (m, k) float32 rows that sum to 1, and (m,) float32.
+            (m, k) float32; a row's sum is the chance of the label.
         """
-        clear = _sharpened(pred_probs, self.sharpness)
         rows = np.arange(len(given))
         doubt = np.minimum(-np.log(np.maximum(clear.max(1), 1e-9)), 1.5)
-        odds = np.exp(self.difficulty * doubt)[:, None] * _odds(self.rates).astype(np.float32)
-        wrong = odds / (1 + odds)
-        right = clear[rows, given] * (1 - wrong[rows, given])
-        wrong *= clear
-        wrong *= self.confusion.T.astype(np.float32)[given]
-        wrong[rows, given] = right
-        total = np.maximum(wrong.sum(1), 1e-30)
-        wrong /= total[:, None]
-        return wrong, np.log(total)
+        chance: Floats = np.exp(self.difficulty * doubt)[:, None] * _odds(self.rates).astype(np.float32)
+        other = chance + 1
+        chance /= other
+        right = clear[rows, given] * (1 - chance[rows, given])
+        chance *= clear
+        chance *= np.take(self._by_given, given, axis=0, out=other)
+        chance[rows, given] = right
+        return chance
+
+    def labels(self, clear: Floats, given: Ints) -> tuple[Floats, Floats]:
+        """The chance of each given label, at least 1e-30, and of it and that it is right; (m,) each."""
+        total, right = np.empty((2, len(given)), dtype=np.float32)
+        for here in _chunks(*clear.shape):
+            joint = self.joint(clear[here], given[here])
+            total[here] = joint.sum(1)
+            right[here] = joint[np.arange(len(joint)), given[here]]
+        return np.maximum(total, 1e-30), right
+
+    @cached_property
+    def _by_given(self) -> Floats:
+        """(k, k) what a wrong label says (row), by true class."""
+        rows: Floats = np.ascontiguousarray(self.confusion.T, dtype=np.float32)
+        return rows
 
 
 def error_probabilities(
@@ -103,15 +119,16 @@ def error_probabilities(
     right = np.empty(n, dtype=np.float32)
     wrong = np.empty(n, dtype=np.float32)
     suggested = np.empty(n, dtype=np.int64)
-    step = max(1, _CELLS // (4 * k))
-    for start in range(0, n, step):
-        here = slice(start, start + step)
-        part, _ = noise.posterior(pred_probs[here], given[here])
-        own = np.arange(len(part))
-        right[here] = part[own, given[here]]
-        part[own, given[here]] = 0
+    for here in _chunks(n, k):
+        part = noise.joint(_clear(_logs(pred_probs[here]), noise.sharpness), given[here])
+        own = np.arange(len(part)), given[here]
+        right[here] = part[own]
+        part[own] = 0
         wrong[here] = part.sum(1)
         suggested[here] = part.argmax(1)
+    total = np.maximum(right + wrong, 1e-30)
+    right /= total
+    wrong /= total
     own_odds = log_odds(pred_probs[np.arange(n), given])
     by_noise = np.log(np.maximum(right, 1e-9)) - np.log(np.maximum(wrong, 1e-9))
     joined = noise.weight * own_odds + (1 - noise.weight) * by_noise
@@ -149,21 +166,27 @@ def estimate_noise(pred_probs: Floats, given: Ints, *, trained: bool = False) ->
     Returns:
         The noise.
     """
-    n, k = pred_probs.shape
-    most = int(min(_MOST_ROWS, max(_CELLS * 2 // k, 2000)))
-    if n > most:
-        rows = np.sort(np.random.default_rng(0).choice(n, most, replace=False))
-        pred_probs, given = pred_probs[rows], given[rows]
-    fits = [_fit(pred_probs, given, sharpness) for sharpness in _SHARPNESS]
-    best = _fit(pred_probs, given, _peak([likelihood for _, likelihood in fits]))[0]
+    logs, given = _some(pred_probs, given, min(_MOST_ROWS, max(_MOST_CELLS // pred_probs.shape[1], 2000)))
+    logs = _logs(logs)
+    fewer = _some(logs, given, max(_CELLS_OF_SEARCH // logs.shape[1], 2000))
+    fits = [_fit(*fewer, sharpness) for sharpness in _SHARPNESS]
+    best = _fit(logs, given, _peak([likelihood for _, likelihood in fits]))[0]
     if trained and best.strength < _UNIFORM:
-        best = _sharper(best, pred_probs, given)
+        best = _sharper(best, logs, given)
     return replace(best, weight=0.5) if trained else best
 
 
-def _sharper(noise: Noise, pred_probs: Floats, given: Ints) -> Noise:
+def _some(values: Floats, given: Ints, most: int) -> tuple[Floats, Ints]:
+    """At most so many rows, drawn at random, in their order."""
+    if len(given) <= most:
+        return values, given
+    rows = np.sort(np.random.default_rng(0).choice(len(given), most, replace=False))
+    return values[rows], given[rows]
+
+
+def _sharper(noise: Noise, logs: Floats, given: Ints) -> Noise:
     """The noise if most images are clear, as far as errors don't become too many."""
-    lowest, highest = np.log(noise.sharpness), np.log(max(_clear_sharpness(pred_probs), noise.sharpness))
+    lowest, highest = np.log(noise.sharpness), np.log(max(_clear_sharpness(logs), noise.sharpness))
     ceiling = _HARDEST * float(_odds(np.asarray(noise.rates @ np.bincount(given, minlength=len(noise.rates)))
                                      / len(given)))  # fmt: skip
     found = noise
@@ -171,9 +194,9 @@ def _sharper(noise: Noise, pred_probs: Floats, given: Ints) -> Noise:
     for _ in range(5):
         if candidate <= lowest:
             break
-        sharper = _fit(pred_probs, given, float(np.exp(candidate)), difficulty=_DOUBT_OF_PEOPLE)[0]
-        posterior, _ = sharper.posterior(pred_probs, given)
-        wrong = 1 - float(posterior[np.arange(len(given)), given].mean())
+        sharper = _fit(logs, given, float(np.exp(candidate)), difficulty=_DOUBT_OF_PEOPLE)[0]
+        total, right = sharper.labels(_clear(logs, sharper.sharpness), given)
+        wrong = 1 - float((right / total).mean())
         if wrong / (1 - wrong) <= ceiling:
             found, lowest = sharper, candidate
             if candidate == highest:
@@ -184,19 +207,19 @@ def _sharper(noise: Noise, pred_probs: Floats, given: Ints) -> Noise:
     return found
 
 
-def _clear_sharpness(pred_probs: Floats) -> float:
+def _clear_sharpness(logs: Floats) -> float:
     """The power that makes all but a share of the images as clear as a trained network should see them."""
     share, clear = _CLEAR
     low, high = np.log(0.5), np.log(20.0)
     for _ in range(12):
         middle = (low + high) / 2
-        surest = _sharpened(pred_probs, float(np.exp(middle))).max(1)
+        surest = _clear(logs, float(np.exp(middle))).max(1)
         low, high = (middle, high) if np.quantile(surest, share) < clear else (low, middle)
     return float(np.exp(high))
 
 
 def _fit(
-    pred_probs: Floats,
+    logs: Floats,
     given: Ints,
     sharpness: float,
     *,
@@ -205,26 +228,35 @@ def _fit(
     n_rounds: int = 12,
 ) -> tuple[Noise, float]:
     """Rates and confusion at one sharpness, and the mean log-likelihood of all labels."""
-    k = pred_probs.shape[1]
-    clear = _sharpened(pred_probs, sharpness)
+    k = logs.shape[1]
+    clear = _clear(logs, sharpness)
     anchors = _anchors(clear, anchored)
+    anchors = anchors[np.argsort(given[anchors], kind="stable")]
     surest, labels = clear[anchors], given[anchors]
-    even = (1 - np.eye(k)) / (k - 1)
-    rates, confusion = np.full(k, 0.1), even
+    even = 1 / (k - 1)
     strength = among = 10.0
+    rates = np.full(k, 0.1)
+    taken_for = np.full((k, k), even, dtype=np.float32)  # by given (row) and true class
     for turn in range(n_rounds):
-        counts = _counts(surest, labels, rates, confusion)
-        wrong = counts.sum(1) - np.diag(counts)
-        shares = counts.sum(1)
+        chance = taken_for * rates.astype(np.float32)
+        np.fill_diagonal(chance, 1 - rates)
+        off = _counts(surest, labels, chance)
+        right = off.diagonal().astype(np.float64)
+        np.fill_diagonal(off, 0)
+        wrong = off.sum(0, dtype=np.float64)
+        shares = wrong + right
         overall = wrong.sum() / max(shares.sum(), 1e-12)
-        off = counts * (1 - np.eye(k))
         if turn % 4 == 3:
-            base = np.array([[overall, 1 - overall]]).repeat(k, axis=0)
-            among = _strength(np.c_[wrong, shares - wrong], base)
-            strength = _strength(off, even)
+            most = np.argsort(-shares, kind="stable")[:100]
+            among = _strength([(wrong[most], overall), (right[most], 1 - overall)], shares[most])
+            most = np.argsort(-wrong, kind="stable")[:100]
+            strength = _strength([(off[:, most], even)], wrong[most])
         rates = (wrong + among * overall) / (shares + among)
-        confusion = off + strength * even
-        confusion /= confusion.sum(1, keepdims=True)
+        taken_for = np.add(off, strength * even, out=off)
+        taken_for /= (wrong + strength).astype(np.float32)
+    np.fill_diagonal(taken_for, 0)
+    confusion = taken_for.T.astype(np.float64)
+    confusion /= confusion.sum(1, keepdims=True)
     found = Noise(
         sharpness=sharpness,
         rates=np.clip(rates, 1e-6, 0.95),
@@ -232,20 +264,25 @@ def _fit(
         strength=strength,
         difficulty=difficulty,
     )
-    return found, float(found.posterior(pred_probs, given)[1].mean())
+    return found, float(np.log(found.labels(clear, given)[0]).mean())
 
 
-def _counts(clear: Floats, given: Ints, rates: Doubles, confusion: Doubles) -> Doubles:
-    """(k, k) expected number of labels by true class (row) and given class."""
-    from scipy.sparse import csr_matrix
+def _counts(clear: Floats, given: Ints, chance: Floats) -> Floats:
+    """(k, k) expected number of labels by given (row) and true class.
 
-    n, k = clear.shape
-    chance = confusion * rates[:, None]
-    np.fill_diagonal(chance, 1 - rates)
-    joint = clear * chance.T.astype(np.float32)[given]
-    joint /= np.maximum(joint.sum(1, keepdims=True), 1e-30)
-    by_given = csr_matrix((np.ones(n, dtype=np.float32), (given, np.arange(n))), shape=(k, n))
-    return np.asarray(by_given @ joint, dtype=np.float64).T
+    Args:
+        clear: (m, k) probabilities, sharpened.
+        given: (m,) class numbers, sorted.
+        chance: (k, k) of a given class (row) by true class.
+    """
+    counts = np.zeros_like(chance)
+    names, starts = np.unique(given, return_index=True)
+    for name, start, end in zip(names, starts, np.append(starts[1:], len(given)), strict=True):
+        rows = clear[start:end]
+        weight = 1 / np.maximum(rows @ chance[name], 1e-30)
+        counts[name] = weight @ rows
+    counts *= chance
+    return counts
 
 
 def _anchors(clear: Floats, share: float) -> Ints:
@@ -258,21 +295,32 @@ def _anchors(clear: Floats, share: float) -> Ints:
     return np.asarray(np.sort(order[position < np.repeat(kept, sizes)]), dtype=np.int64)
 
 
-def _strength(counts: Doubles, base: Doubles) -> float:
-    """Strength of the Dirichlet prior with mean `base` under which rows of counts are most likely.
+def _strength(cells: list[tuple[Any, float]], totals: Doubles) -> float:
+    """Strength of the Dirichlet prior under which rows of counts are most likely.
+
+    Args:
+        cells: counts of any shape with their share by the prior's mean.
+        totals: (m,) sums of the rows.
 
     Reference: Minka, "Estimating a Dirichlet distribution", 2000, for the likelihood.
     """
-    from scipy.special import gammaln
+    from scipy.special import digamma, gammaln, polygamma
 
-    rows = np.argsort(-counts.sum(1), kind="stable")[:100]
-    counts, base = counts[rows], base[rows]
-    totals = counts.sum(1)
+    parts = []
+    for counts, share in cells:
+        # Of very small counts, as most are among many classes, two terms of the series are enough.
+        large = counts[counts > 1e-3 * share * _STRENGTHS[0]].astype(np.float64)
+        small = counts[counts <= 1e-3 * share * _STRENGTHS[0]].astype(np.float64)
+        parts.append((large, float(small.sum()), float(small @ small) / 2, share))
 
     def likelihood(strength: float) -> float:
-        prior = np.maximum(strength * base, 1e-12)
-        cells = np.where(base > 0, gammaln(counts + prior) - gammaln(prior), 0.0).sum()
-        return float((gammaln(strength) - gammaln(strength + totals)).sum() + cells)
+        sum_ = float((gammaln(strength) - gammaln(strength + totals)).sum())
+        for large, first, second, share in parts:
+            if share > 0:
+                prior = max(strength * share, 1e-12)
+                sum_ += float((gammaln(large + prior) - gammaln(prior)).sum())
+                sum_ += first * float(digamma(prior)) + second * float(polygamma(1, prior))
+        return sum_
 
     return float(max(_STRENGTHS, key=likelihood))
 
@@ -287,10 +335,22 @@ def _peak(likelihoods: list[float]) -> float:
     return float(np.exp(np.clip(-curve[1] / (2 * curve[0]), x[0], x[2])))
 
 
-def _sharpened(pred_probs: Floats, sharpness: float) -> Floats:
-    scores: Floats = np.log(np.maximum(pred_probs, 1e-9), dtype=np.float32)
-    scores -= scores.max(1, keepdims=True)
-    scores *= np.float32(sharpness)
+def _chunks(n: int, k: int) -> Iterator[slice]:
+    step = max(1, _CHUNK // k)
+    return (slice(start, start + step) for start in range(0, n, step))
+
+
+def _logs(pred_probs: Floats) -> Floats:
+    """Logarithms, less the largest in each row."""
+    logs: Floats = np.maximum(pred_probs, 1e-9, dtype=np.float32)
+    np.log(logs, out=logs)
+    logs -= logs.max(1, keepdims=True)
+    return logs
+
+
+def _clear(logs: Floats, sharpness: float) -> Floats:
+    """Probabilities, sharpened, from what `_logs` returns."""
+    scores: Floats = logs * np.float32(sharpness)
     np.exp(scores, out=scores)
     scores /= scores.sum(1, keepdims=True)
     return scores
