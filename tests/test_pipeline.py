@@ -308,6 +308,21 @@ def test_embeddings_are_in_the_order_of_the_images(planted: tuple[Path, Report],
     assert list(found.index) == [i for i in tables.images.index if i != "0/broken.png"]
 
 
+def test_several_networks_side_by_side_are_asked_each(folder: Path, pixels: Backbone) -> None:
+    def twice(image: Image.Image) -> np.ndarray:
+        array = pixels.preprocess(image)
+        return np.concatenate([array.ravel(), array[::-1, :4].ravel()])
+
+    halves = replace(pixels, name="halves", preprocess=twice, blocks={"whole": 64, "left": 32})
+    report = audit(folder, select=["LBL001"], backbone=halves, progress=False)
+    assert {"other_networks", "pred_probs"} <= set(report.timings)
+    found = embed(report.tables, backbone=halves, progress=False)
+    assert found.columns.get_level_values("network").value_counts().to_dict() == {"whole": 64, "left": 32}
+    again = audit(folder, select=["LBL001"], backbone=halves, progress=False)
+    assert keys_of(again) == keys_of(report)
+    assert sum(finding.sample_id.split("/")[1][:5] == "wrong" for finding in report.items) >= 4
+
+
 def test_a_state_that_cannot_be_kept_is_an_error_that_names_the_folder(folder: Path) -> None:
     source = formats.read(folder).source
     assert source is not None

@@ -118,7 +118,8 @@ def lite0_last(size: int) -> Backbone:
 
 
 def swept(data: Path, paths: pd.Series[str], name: str, cache: Path) -> dict[str, np.ndarray]:
-    """Features, perceptual hashes and thumbnails of the images, kept in `cache`.
+    """Features, perceptual hashes and thumbnails of the images, kept in `cache`; and which network each
+    feature comes from, where there are several.
 
     Args:
         data: folder that the paths are relative to.
@@ -139,9 +140,12 @@ def swept(data: Path, paths: pd.Series[str], name: str, cache: Path) -> dict[str
         found = sweep(where, embedder=embedder(backbone, device="cpu"))
         assert found.embeddings is not None
         arrays = {"features": found.embeddings, "phash": found.phash, "thumbnails": found.thumbnails}
-        np.savez(file, **{key: value.loc[list(paths)].to_numpy() for key, value in arrays.items()})
-    with np.load(file) as kept:
-        return dict(kept)
+        kept = {key: value.loc[list(paths)].to_numpy() for key, value in arrays.items()}
+        if backbone.blocks:
+            kept["networks"] = np.array(found.embeddings.columns.get_level_values(0), dtype=str)
+        np.savez(file, **kept)
+    with np.load(file) as values:
+        return dict(values)
 
 
 def blobs(n: int, d: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

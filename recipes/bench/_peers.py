@@ -3,12 +3,12 @@
     python _peers.py METHOD FOLDER OUT [GIB]
 
 FOLDER holds what the methods are given, as arrays: ``given.npy`` (n,) class numbers and, where they are
-known, ``features.npy`` (n, d), ``probabilities-NAME.npy`` (n, k), ``phash.npy`` and ``thumbnails.npy``. OUT
-becomes an ``.npz`` with ``suspicion`` (n,) float, high where the label looks wrong; ``flagged`` (n,) bool, or
-empty where the method only ranks; ``probability`` (n,) where it states one, else empty; ``seconds``; and
-``peak`` and ``start``, the peak memory of the process in all and before the method began, in bytes. Imports,
-loading and what a user has anyway (a FiftyOne dataset) come before the clock. A process that needs more
-memory than GIB fails.
+known, ``features.npy`` (n, d), ``networks.npy`` (d,), ``probabilities-NAME.npy`` (n, k), ``phash.npy`` and
+``thumbnails.npy``. OUT becomes an ``.npz`` with ``suspicion`` (n,) float, high where the label looks wrong;
+``flagged`` (n,) bool, or empty where the method only ranks; ``probability`` (n,) where it states one, else
+empty; ``seconds``; and ``peak`` and ``start``, the peak memory of the process in all and before the method
+began, in bytes. Imports, loading and what a user has anyway (a FiftyOne dataset) come before the clock. A
+process that needs more memory than GIB fails.
 
 SelfClean (CC BY-NC 4.0) runs under an interpreter where it is installed, and this file imports nothing but
 NumPy for that.
@@ -79,6 +79,9 @@ def ours(arrays: Mapping[str, np.ndarray], option: str) -> Callable[[], Found]:
         values["pred_probs"] = pd.DataFrame(shares, index=ids, columns=pd.Index(classes), copy=False)
     else:
         values["embeddings"] = pd.DataFrame(arrays["features"], index=ids, copy=False)
+        if "networks" in arrays:
+            columns = [arrays["networks"], np.arange(len(arrays["networks"]))]
+            values["embeddings"].columns = pd.MultiIndex.from_arrays(columns)
         if "phash" in arrays:
             values["phash"] = pd.Series(arrays["phash"], index=ids)
             values["thumbnails"] = pd.DataFrame(arrays["thumbnails"], index=ids)

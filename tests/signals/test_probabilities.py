@@ -6,7 +6,7 @@ import pytest
 
 from dataaudit.errors import Unavailable
 from dataaudit.signals.probabilities import _PENALTIES, leave_one_out_ridge, pred_probs, softmax
-from dataaudit.signals.spectrum import neighbors, spectrum
+from dataaudit.signals.spectrum import Network, neighbors, spectrum
 
 
 def refitted(
@@ -102,6 +102,24 @@ def test_two_classes_are_enough() -> None:
     values, given = data_of(50, 10, 2)
     found = probabilities_of(values, [f"c{i}" for i in given])
     assert (found.to_numpy().argmax(1) == given).mean() > 0.9
+
+
+def test_networks_that_see_different_halves_judge_better_together() -> None:
+    values, given = data_of(400, 30, 4)
+    rng = np.random.default_rng(1)
+    blurred = values + rng.normal(scale=6, size=values.shape).astype(np.float32)
+    halves = [blurred.iloc[:, :15], blurred.iloc[:, 15:]]
+    names = [f"c{i}" for i in given]
+    labels = pd.DataFrame({"sample_id": values.index, "name": names})
+    groups = pd.Series(np.arange(400))
+    views = [Network(spectrum=found, neighbors=neighbors(found)) for found in map(spectrum, halves)]
+
+    def loss(first: Network, *others: Network) -> float:
+        found = pred_probs(first.spectrum, first.neighbors, groups, labels, others).to_numpy()
+        assert np.abs(found.sum(1) - 1).max() < 1e-5
+        return float(-np.log(found[np.arange(400), given]).mean())
+
+    assert loss(*views) < min(loss(views[0]), loss(views[1])) - 0.05
 
 
 def test_a_wrong_label_gets_a_low_probability() -> None:

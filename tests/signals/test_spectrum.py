@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from dataaudit.signals import spectrum as module
-from dataaudit.signals.spectrum import Spectrum, neighbors, spectrum
+from dataaudit.signals.spectrum import Spectrum, first_network, neighbors, other_networks, spectrum
 
 
 def values_of(n: int, d: int) -> pd.DataFrame:
@@ -104,3 +104,23 @@ def test_where_an_inverted_file_finds_too_few_the_image_itself_stands_in() -> No
     indices = np.array([[0, 2, 0, 0], [0, 1, 2, 3], [0, 1, 3, 4]])
     kept = np.take_along_axis(indices, module._others(indices), axis=1)
     assert kept.tolist() == [[2, 0, 0], [0, 2, 3], [0, 1, 3]]
+
+
+def two_networks(n: int) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    first, second = values_of(n, 9), values_of(n, 5) ** 2
+    both = pd.concat({"a": first, "b": second}, axis=1)
+    return first, second, both
+
+
+def test_the_first_of_several_networks_stands_for_the_images() -> None:
+    first, _, both = two_networks(60)
+    assert (first_network(both).to_numpy() == first.to_numpy()).all()
+    assert (spectrum(both).components == spectrum(first).components).all()
+
+
+def test_each_further_network_has_components_and_neighbours_of_its_own() -> None:
+    first, second, both = two_networks(60)
+    (found,) = other_networks(both, neighbors(spectrum(both), n_neighbors=7))
+    assert (found.spectrum.components == spectrum(second).components).all()
+    assert (found.neighbors.indices == neighbors(spectrum(second), n_neighbors=7).indices).all()
+    assert other_networks(first, neighbors(spectrum(first))) == ()
