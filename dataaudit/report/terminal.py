@@ -39,9 +39,10 @@ def to_terminal(
     console.print()
     console.print(_header(summary))
     console.print()
-    if summary["codes"]:
+    if any(entry["open"] for entry in summary["codes"]):
         console.print(_codes(summary))
         console.print()
+    silent = [entry["code"] for entry in summary["codes"] if not entry["open"]]
     worst = _worst(summary["findings"])
     if worst:
         console.print(Text("Look at these first", style="bold"))
@@ -51,6 +52,8 @@ def to_terminal(
     console.print(Text(visible(summary["estimate"]), style=style))
     for sentence in sentences(summary.get("expected", {})):
         console.print(Text(sentence))
+    if silent:
+        console.print(Text(f"Nothing found by: {', '.join(silent)}", style="dim"))
     if summary["skipped"]:
         reasons: dict[str, list[str]] = {}
         for entry in summary["skipped"]:
@@ -95,13 +98,14 @@ def _codes(summary: Mapping[str, Any]) -> Table:
         ("Real", "right"),
     )
     for entry in summary["codes"]:
-        found = entry["open"] > 0
+        if not entry["open"]:
+            continue
         expected = "" if entry["expected"] is None else f"≈{entry['expected']:,.0f}"
         table.add_row(
-            Text(entry["code"], style=_style(entry["code"]) if found else "dim"),
-            Text(visible(entry["summary"] or entry["name"]).rstrip("."), style="" if found else "dim"),
-            Text(f"{entry['open']:,}" if found else "none", style="bold" if found else "dim"),
-            Text(percent(entry["share"]) if found and entry["images"] else "", style="dim"),
+            Text(entry["code"], style=_style(entry["code"])),
+            Text(visible(entry["summary"] or entry["name"]).rstrip(".")),
+            Text(f"{entry['open']:,}", style="bold"),
+            Text(percent(entry["share"]) if entry["images"] else "", style="dim"),
             Text(expected),
         )
     return table
