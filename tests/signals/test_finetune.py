@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from torch import nn
 
 import dataaudit as da
 from dataaudit import registry
+from dataaudit.cli import main
 from dataaudit.errors import InputError, MissingDependencyError, Unavailable
 from dataaudit.signals.finetune import Finetuned, finetuned, ready
 from dataaudit.types import Workplace
@@ -198,7 +200,14 @@ def test_another_label_is_another_training(digits: da.Tables, tmp_path: Path) ->
 
 
 def test_two_devices_judge_every_image_once(digits: da.Tables, tmp_path: Path) -> None:
-    both = run(digits, Workplace(device="cpu", cache=tmp_path), epochs=1, devices=2)
+    place = Workplace(device="cpu", cache=tmp_path)
+    alone = run(digits, place, epochs=1)
+    next(tmp_path.rglob("fold-1.npz")).unlink()
+    both = run(digits, place, epochs=1, devices=2)
+    first = alone.fold[alone.fold == 0].index
+    pd.testing.assert_frame_equal(
+        both.history.loc[first].filter(like="held_out"), alone.history.loc[first].filter(like="held_out")
+    )
     assert sorted(both.pred_probs.index) == sorted(digits.images.index)
     assert np.abs(both.pred_probs.to_numpy().sum(1) - 1).max() < 1e-5
     assert both.history.notna().all(axis=None)
@@ -295,6 +304,22 @@ def test_an_image_alone_in_its_class_and_an_unlabeled_one_have_no_row(digits: da
     assert len(learned.dynamics) == 59
 
 
+def test_three_images_are_judged_where_it_is_possible(digits: da.Tables) -> None:
+    tables = da.Tables(
+        images=digits.images.iloc[:3],
+        labels=digits.labels.iloc[:3].assign(name=["a", "b", "a"]),
+        classes=("a", "b"),
+    )
+    learned = run(tables, epochs=1)
+    assert list(learned.pred_probs.index) == [digits.images.index[0], digits.images.index[2]]
+    assert learned.pred_probs.notna().all(axis=None)
+
+
+def test_images_that_are_all_equal_can_not_be_held_out(digits: da.Tables) -> None:
+    with pytest.raises(Unavailable, match="no class has two different images"):
+        run(digits, groups=[0] * 60)
+
+
 def test_an_image_that_vanishes_is_named(digits: da.Tables, tmp_path: Path) -> None:
     images = digits.images.copy()
     images.iloc[3, images.columns.get_loc("filepath")] = str(tmp_path / "gone.png")
@@ -313,6 +338,21 @@ def test_an_audit_takes_the_fine_tuned_baseline(tmp_path: Path) -> None:
     assert report.params["baseline"] == "finetune"
     assert "finetuned" in report.timings
     assert "spectrum" in report.timings  # of the near-duplicates
+
+
+def test_the_command_line_takes_it_with_the_settings_of_the_project(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_digits(tmp_path / "digits", 40)
+    lines = [f"{key} = {json.dumps(value)}" for key, value in QUICK.items()]
+    (tmp_path / "dataaudit.toml").write_text("\n".join(["[settings.finetuned]", *lines]))
+    command = ["audit", str(tmp_path / "digits"), "--baseline", "finetune", "--select", "LBL001",
+               "--no-fiftyone", "--exit-zero", "--device", "cpu", "--format", "json"]  # fmt: skip
+    assert main(command) == 0
+    written = json.loads(capfd.readouterr().out)
+    assert written["params"]["baseline"] == "finetune"
+    assert len(list((tmp_path / ".dataaudit/cache/finetune").rglob("fold-*.npz"))) == 2
+    assert not list(tmp_path.rglob("lightning_logs"))
 
 
 def test_an_unknown_baseline_lists_those_there_are(digits: da.Tables) -> None:
