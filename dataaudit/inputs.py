@@ -14,6 +14,8 @@ from dataaudit.types import Decision, Tables
 
 __all__ = ["models", "predictions", "probabilities", "read", "training_dynamics", "verdicts"]
 
+_ROWS = 10_000  # taken at a time
+
 
 def read(path: str | Path, *, indexed: bool = True) -> Any:
     """Read what a user brings from a file.
@@ -68,16 +70,36 @@ def models(
         ids = ids[ids.isin(each.index)]
     if not len(ids):
         raise InputError("No sample has a row in the pred_probs of every model.")
-    total = np.zeros((len(ids), first.shape[1]), dtype=np.float32)
-    said = {}
-    for name, each in checked.items():
-        aligned = each.loc[ids, first.columns].to_numpy()
-        total += np.log(np.maximum(aligned, 1e-9))
-        said[name] = first.columns.to_numpy()[aligned.argmax(1)]
-    total /= len(checked)
-    np.exp(total - total.max(1, keepdims=True), out=total)
-    total /= total.sum(1, keepdims=True)
-    return pd.DataFrame(total, index=ids, columns=first.columns), pd.DataFrame(said, index=ids)
+    total, best = _joined(
+        [
+            (each.to_numpy(), each.index.get_indexer(ids), each.columns.get_indexer(first.columns))
+            for each in checked.values()
+        ]
+    )
+    said = {name: first.columns.to_numpy()[column] for name, column in zip(checked, best.T, strict=True)}
+    return (
+        pd.DataFrame(total, index=ids, columns=first.columns, copy=False),
+        pd.DataFrame(said, index=ids),
+    )
+
+
+def _joined(models: Sequence[tuple[Any, Any, Any]]) -> tuple[Any, Any]:
+    """Geometric mean of models, each with the rows and columns to take; and the best column of each."""
+    n, k = len(models[0][1]), len(models[0][2])
+    total = np.zeros((n, k), dtype=np.float32)
+    best = np.empty((n, len(models)), dtype=np.int64)
+    for start in range(0, n, _ROWS):
+        here = slice(start, start + _ROWS)
+        for number, (values, rows, columns) in enumerate(models):
+            part = values[rows[here]][:, columns]
+            total[here] += np.log(np.maximum(part, 1e-9))
+            best[here, number] = part.argmax(1)
+        part = total[here]
+        part /= len(models)
+        part -= part.max(1, keepdims=True)
+        np.exp(part, out=part)
+        part /= part.sum(1, keepdims=True)
+    return total, best
 
 
 def predictions(values: pd.DataFrame, tables: Tables) -> pd.DataFrame:
@@ -156,6 +178,10 @@ def probabilities(values: pd.DataFrame | np.ndarray[Any, Any], tables: Tables) -
             multi-label dataset: all samples) and of the sorted classes.
         tables: the dataset.
 
+    Returns:
+        (n, k) with sample ids and classes, in the precision that the values have: they aren't copied unless
+        some of their rows belong to no labeled sample, or they are neither float32 nor float64.
+
     Raises:
         InputError: a wrong shape, an unknown or missing class, a row that doesn't sum to 1.
     """
@@ -172,13 +198,16 @@ def probabilities(values: pd.DataFrame | np.ndarray[Any, Any], tables: Tables) -
                 "each class, in sorted order.",
                 fix="A DataFrame with sample ids and classes needs no order.",
             )
-        values = pd.DataFrame(values, index=pd.Index(labeled["sample_id"]), columns=pd.Index(tables.classes))
+        values = pd.DataFrame(
+            np.asarray(values), index=pd.Index(labeled["sample_id"]), columns=pd.Index(tables.classes),
+            copy=False,
+        )  # fmt: skip
     for axis, names in (("row", values.index), ("column", values.columns)):
         if not names.is_unique:
             twice = names[names.duplicated()][0]
             raise InputError(f"pred_probs has the {axis} {twice!r} more than once.")
-    strange = [name for name in values.columns if name not in tables.classes]
-    missing = [name for name in sorted(set(tables.labels["name"].dropna())) if name not in values.columns]
+    strange = list(values.columns[~values.columns.isin(tables.classes)])
+    missing = sorted(set(tables.labels["name"].dropna()) - set(values.columns))
     if strange or missing:
         raise InputError(
             f"The columns of pred_probs are not the dataset's classes: {strange or missing} "
@@ -186,13 +215,16 @@ def probabilities(values: pd.DataFrame | np.ndarray[Any, Any], tables: Tables) -
         )
     known = values.index.isin(labeled["sample_id"])
     rows = values if known.all() else values.loc[known]
-    try:
-        rows = rows if set(rows.dtypes) == {np.dtype(np.float32)} else rows.astype(np.float32)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"pred_probs holds something that is no number: {error}.") from error
     if not len(rows):
         raise InputError("No row of pred_probs has the id of a labeled sample.")
     numbers = rows.to_numpy()
+    if numbers.dtype not in (np.float32, np.float64):
+        try:
+            numbers = numbers.astype(np.float32)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"pred_probs holds something that is no number: {error}.") from error
+    # Columns that are stored one by one are put together once and for all.
+    rows = pd.DataFrame(numbers, index=rows.index, columns=rows.columns, copy=False)
     if several:
         return _in_range(rows)
     sums, lowest = numbers.sum(1), numbers.min(1)
@@ -209,9 +241,10 @@ def probabilities(values: pd.DataFrame | np.ndarray[Any, Any], tables: Tables) -
 def _in_range(rows: pd.DataFrame) -> pd.DataFrame:
     """The probabilities of classes that don't exclude each other, which are in [0, 1] and sum to anything."""
     numbers = rows.to_numpy()
-    wrong = ~((numbers >= 0) & (numbers <= 1))
+    wrong = ~((numbers.min(1) >= 0) & (numbers.max(1) <= 1))
     if wrong.any():
-        row, column = (int(at[0]) for at in np.nonzero(wrong))
+        row = int(wrong.argmax())
+        column = int((~((numbers[row] >= 0) & (numbers[row] <= 1))).argmax())
         raise InputError(
             f"pred_probs holds {numbers[row, column]} for {rows.index[row]!r} and {rows.columns[column]!r}; "
             "expected a probability from 0 to 1.",

@@ -35,6 +35,26 @@ def test_several_models_are_joined_as_their_geometric_mean(tables: Tables) -> No
     assert said.to_dict("list") == {"x": ["a", "a"], "y": ["a", "b"]}
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_probabilities_are_checked_without_a_copy(tables: Tables, dtype: type) -> None:
+    values = np.array([[0.9, 0.1], [0.5, 0.5], [0.2, 0.8]], dtype=dtype)
+    table = pd.DataFrame(values, IDS, ["a", "b"], copy=False)
+    for given in (values, table):
+        checked = inputs.probabilities(given, tables)
+        assert np.shares_memory(checked.to_numpy(), values)
+        assert checked.index.tolist() == IDS
+
+
+def test_probabilities_of_other_types_become_float32(tables: Tables) -> None:
+    checked = inputs.probabilities(np.array([[1, 0], [1, 0], [0, 1]]), tables)
+    assert checked.to_numpy().dtype == np.float32
+    mixed = pd.DataFrame({"a": [0.9, 0.5, 0.2], "b": np.float32([0.1, 0.5, 0.8])}, IDS)
+    checked = inputs.probabilities(mixed, tables)
+    assert np.shares_memory(checked.to_numpy(), checked.to_numpy())
+    with pytest.raises(InputError, match="something that is no number"):
+        inputs.probabilities(pd.DataFrame({"a": ["x", 1, 0], "b": [0, 0, 1]}, IDS), tables)
+
+
 def test_no_model_and_models_without_a_common_sample_are_errors(tables: Tables) -> None:
     with pytest.raises(InputError, match="empty collection"):
         inputs.models([], tables)

@@ -24,6 +24,7 @@ __all__ = ["LabelErrors", "label_errors"]
 
 _SPREAD_OF_SHIFT = 1.5
 _SPREAD_OF_SLOPE = 0.5
+_ROWS = 10_000  # taken at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,7 @@ def label_errors(
     named = labels.dropna(subset="name").reset_index(names="label_id").drop_duplicates("sample_id")
     named = named.set_index("sample_id").loc[pred_probs.index]
     given = pred_probs.columns.get_indexer(pd.Index(named["name"])).astype(np.int64)
-    values = pred_probs.to_numpy(dtype=np.float32)
+    values = pred_probs.to_numpy()
     if predictions is not None and len(predictions):
         values = _with_predictions(values, pred_probs, predictions)
     noise = estimate_noise(values, given, trained=judge == "network")
@@ -118,11 +119,13 @@ def _with_predictions(values: Floats, pred_probs: pd.DataFrame, predictions: pd.
     confidence = best["confidence"].to_numpy(dtype=np.float32)
     known = (row >= 0) & (column >= 0) & np.isfinite(confidence)
     row, column, confidence = row[known], column[known], np.clip(confidence[known], 1e-3, 1 - 1e-3)
-    other = np.repeat(((1 - confidence) / (k - 1))[:, None], k, axis=1)
-    other[np.arange(len(row)), column] = confidence
-    joined = values.copy()
-    joined[row] = np.sqrt(np.maximum(values[row], 1e-9) * other)
-    joined[row] /= joined[row].sum(1, keepdims=True)
+    joined = values.astype(np.float32)
+    for start in range(0, len(row), _ROWS):
+        here = slice(start, start + _ROWS)
+        other = np.repeat(((1 - confidence[here]) / (k - 1))[:, None], k, axis=1)
+        other[np.arange(len(other)), column[here]] = confidence[here]
+        both = np.sqrt(np.maximum(joined[row[here]], 1e-9) * other)
+        joined[row[here]] = both / both.sum(1, keepdims=True)
     return joined
 
 

@@ -105,7 +105,8 @@ def error_probabilities(
     trained network does. The chances are made to fall as the score rises.
 
     Args:
-        pred_probs: (n, k) float32 out-of-sample probabilities, rows that sum to 1.
+        pred_probs: (n, k) float32 or float64 out-of-sample probabilities, rows that sum to 1; they aren't
+            copied.
         given: (n,) class numbers.
         trained: they come from a network trained for the task, not from a probe on features; see
             `estimate_noise`.
@@ -342,7 +343,7 @@ def _chunks(n: int, k: int) -> Iterator[slice]:
 
 def _logs(pred_probs: Floats) -> Floats:
     """Logarithms, less the largest in each row."""
-    logs: Floats = np.maximum(pred_probs, 1e-9, dtype=np.float32)
+    logs: Floats = np.maximum(pred_probs, 1e-9, dtype=np.float32, order="C")
     np.log(logs, out=logs)
     logs -= logs.max(1, keepdims=True)
     return logs

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -109,6 +111,32 @@ def test_many_rows_are_judged_by_a_sample_of_them() -> None:
     probabilities, given, wrong = planted(120_000, 3, 0.1)
     _, chance, _ = error_probabilities(probabilities, given)
     assert chance.sum() == pytest.approx(wrong.sum(), rel=0.1)
+
+
+def test_many_rows_take_little_memory_besides_their_own() -> None:
+    probabilities, given, _ = planted(60_000, 100, 0.1)
+    noise = estimate_noise(probabilities[:2000], given[:2000])
+    tracemalloc.start()
+    score, wrong, _ = error_probabilities(probabilities, given, noise=noise)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 0.3 * probabilities.nbytes
+    order = np.asfortranarray(probabilities)
+    assert np.abs(error_probabilities(order, given, noise=noise)[0] - score).max() < 1e-5
+    double = error_probabilities(probabilities.astype(np.float64), given, noise=noise)
+    assert np.abs(double[1] - wrong).max() < 1e-5
+
+
+def test_a_thousand_classes_are_told_apart_by_few_images_each() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 1000, 6000)
+    scores = rng.normal(size=(6000, 1000))
+    scores[np.arange(6000), truth] += 9
+    probabilities = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    wrong = rng.random(6000) < 0.1
+    given = np.where(wrong, (truth + rng.integers(1, 1000, 6000)) % 1000, truth)
+    _, chance, _ = error_probabilities(probabilities.astype(np.float32), given)
+    assert chance.sum() == pytest.approx(wrong.sum(), rel=0.15)
 
 
 def test_flags_make_the_largest_expected_f1() -> None:
