@@ -22,7 +22,7 @@ __all__ = ["fix_from_json", "fix_to_json", "latest", "read", "record", "write_te
 
 _ANSWERS = ("finding", "verdict", "label", "reviewer", "note")
 _CONTEXT = ("code", "sample_id", "given", "suggested", "probability", "message")
-_JUDGED = ("code", "item_id", "given")
+_JUDGED = ("code", "item_id", "given", "digest")
 _KEPT = ("fix", "at", *_JUDGED)
 
 
@@ -145,6 +145,7 @@ class _Findings:
     def __init__(self, report: Report, *, new_classes: bool) -> None:
         self.classes, self.new_classes = report.tables.classes, new_classes
         self.labels = report.tables.labels
+        self.digests = report.tables.images["digest"]
         self.several = report.tables.task == "multilabel"
         self.names: dict[Any, set[str]] = {}
         self.of_sample: dict[str, str] | None = None
@@ -184,7 +185,12 @@ class _Findings:
             code=finding.code,
             item_id=finding.item_id,
             given=finding.given,
+            digest=self.digest_of(finding),
         )
+
+    def digest_of(self, finding: Finding) -> str | None:
+        digest = self.digests.get(finding.sample_id) if finding.sample_id is not None else None
+        return None if digest is None or pd.isna(digest) else str(digest)
 
     def find(self, row: _Row) -> Finding:
         name = row.text("finding")

@@ -160,14 +160,22 @@ def verdicts(decided: Mapping[str, Decision]) -> pd.DataFrame | None:
     """What people decided about single labels; None if nothing.
 
     Returns:
-        Index label id; columns ``given``, the class that was judged, and ``wrong``.
+        Index label id; columns ``given``, the class that was judged, ``wrong``, ``chosen``, the class that it
+        is to have, and ``digest`` of the image.
     """
-    rows = {
-        each.item_id: (each.given, each.verdict != "keep")
+    rows = [
+        (
+            each.item_id,
+            each.given,
+            each.verdict != "keep",
+            each.fix.new if each.fix is not None else each.given,
+            each.digest,
+        )
         for each in decided.values()
         if each.code == "LBL001" and each.verdict != "skip" and each.item_id and each.given
-    }
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["given", "wrong"]) if rows else None
+    ]
+    table = pd.DataFrame(rows, columns=["label_id", "given", "wrong", "chosen", "digest"])
+    return table.set_index("label_id") if rows else None
 
 
 def probabilities(values: pd.DataFrame | np.ndarray[Any, Any], tables: Tables) -> pd.DataFrame:

@@ -320,6 +320,7 @@ class Decision:
         code: check that found it.
         item_id: what was flagged, such as the label.
         given: the class that was judged.
+        digest: MD5 of the image's bytes, by which it is known again when it was moved.
     """
 
     finding: str
@@ -331,6 +332,7 @@ class Decision:
     code: str | None = field(default=None, compare=False)
     item_id: str | None = field(default=None, compare=False)
     given: str | None = field(default=None, compare=False)
+    digest: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.verdict not in VERDICTS:

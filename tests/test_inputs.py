@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from dataaudit import audit, inputs
+from dataaudit import audit, decisions, inputs
 from dataaudit.errors import InputError
-from dataaudit.types import Decision, Locator, Tables
+from dataaudit.types import Decision, Fix, Locator, Tables
 
 IDS = ["a/0.png", "a/1.png", "b/2.png"]
 
@@ -125,16 +125,20 @@ def test_files_that_cant_be_read_are_errors_that_name_them(tmp_path: Path, name:
 
 
 def test_verdicts_are_those_on_labels_that_were_not_skipped() -> None:
+    fix = Fix(op="relabel", sample_id="y", label_id="y", locator=Locator(file="y"), old="b", new="a")
     decided = {
-        "1": Decision(finding="1", verdict="keep", code="LBL001", item_id="x", given="a"),
-        "2": Decision(finding="2", verdict="accept", code="LBL001", item_id="y", given="b"),
+        "1": Decision(finding="1", verdict="keep", code="LBL001", item_id="x", given="a", digest="d"),
+        "2": Decision(finding="2", verdict="accept", fix=fix, code="LBL001", item_id="y", given="b"),
         "3": Decision(finding="3", verdict="skip", code="LBL001", item_id="z", given="b"),
         "4": Decision(finding="4", verdict="keep", code="DUP001", item_id="w", given="b"),
         "5": Decision(finding="5", verdict="keep"),
     }
     found = inputs.verdicts(decided)
     assert found is not None
-    assert found.to_dict("index") == {"x": {"given": "a", "wrong": False}, "y": {"given": "b", "wrong": True}}
+    assert found.replace({np.nan: None}).to_dict("index") == {
+        "x": {"given": "a", "wrong": False, "chosen": "a", "digest": "d"},
+        "y": {"given": "b", "wrong": True, "chosen": "a", "digest": None},
+    }
     assert inputs.verdicts({}) is None
 
 
@@ -168,3 +172,23 @@ def test_an_audit_of_probabilities_reads_no_network_and_takes_all_that_the_user_
     assert "2 of 2 models say 'a'; in training it fared worse than" in report.items[0].message
     assert report.params["given"] == ["model_predictions", "pred_probs", "predictions", "training_dynamics"]
     assert "embeddings" not in report.timings
+
+
+def test_a_label_that_a_person_kept_is_not_asked_about_again(tmp_path: Path) -> None:
+    for i in range(40):
+        name = tmp_path / "photos" / ("b" if i == 0 else "ab"[i % 2]) / f"{i:02d}.png"
+        name.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (i, 0, 0)).save(name)
+    ids = sorted(str(path.relative_to(tmp_path / "photos")) for path in (tmp_path / "photos").glob("*/*.png"))
+    sure = pd.DataFrame(
+        [[0.95, 0.05] if int(i[2:4]) % 2 == 0 else [0.05, 0.95] for i in ids], ids, ["a", "b"]
+    )
+    report = audit(tmp_path / "photos", select=["LBL001"], pred_probs=sure, progress=False)
+    assert [finding.item_id for finding in report.items] == ["b/00.png"]
+    answers = tmp_path / "answers.csv"
+    answers.write_text("finding,verdict\nLBL001:b/00.png,keep\n")
+    assert report.tables.source is not None
+    decisions.record(report.tables.source, decisions.read(answers, report))
+    again = audit(tmp_path / "photos", select=["LBL001"], pred_probs=sure, progress=False)
+    assert not again.items
+    assert again.outcomes["LBL001"].probability["b/00.png"] == 0

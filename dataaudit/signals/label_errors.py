@@ -22,8 +22,8 @@ from dataaudit.signals.noise import (
 
 __all__ = ["LabelErrors", "label_errors"]
 
-_SPREAD_OF_SHIFT = 1.5
-_SPREAD_OF_SLOPE = 0.5
+_BUMPS = np.arange(-9.0, 9.1, 1.5)
+_WIDTH, _SPREAD = 1.5, 1.0
 _ROWS = 10_000  # taken at a time
 
 
@@ -50,6 +50,7 @@ class LabelErrors:
 def label_errors(
     pred_probs: pd.DataFrame,
     labels: pd.DataFrame,
+    images: pd.DataFrame | None = None,
     judge: str = "probe",
     predictions: pd.DataFrame | None = None,
     training_dynamics: pd.DataFrame | None = None,
@@ -60,6 +61,7 @@ def label_errors(
     Args:
         pred_probs: (n, k) out-of-sample probabilities; index: sample ids, columns: classes.
         labels: given classes.
+        images: the images, for their digests; judged images that were moved are known again by them.
         judge: who made `pred_probs`: ``probe`` (a regression on features) or ``network`` (one that was
             trained for the task, the user's or ours); see `dataaudit.signals.noise.estimate_noise`.
         predictions: the user's predictions, columns ``sample_id``, ``name`` and ``confidence``; joined with
@@ -67,7 +69,7 @@ def label_errors(
         training_dynamics: how each label fared in training, index sample id; the column ``margin``, else
             ``confidence``, else ``loss`` counts.
         verdicts: of people on findings of `LBL001`, index label id; columns ``given``, the class that was
-            judged, and ``wrong``.
+            judged, ``wrong``, ``chosen``, the class that was found right, and ``digest`` of the image.
 
     Returns:
         A row for each labeled sample that has a row in `pred_probs`.
@@ -106,7 +108,9 @@ def label_errors(
     )
     n_verdicts = 0
     if verdicts is not None and len(verdicts):
-        n_verdicts = _take_in(table, verdicts, values, pred_probs, noise)
+        digests = None if images is None else images["digest"].reindex(pred_probs.index)
+        judged = _judged(table, verdicts, digests)
+        n_verdicts = _take_in(table, judged, values, pred_probs.columns, noise)
     return LabelErrors(table=table, noise=noise, n_verdicts=n_verdicts)
 
 
@@ -159,45 +163,66 @@ def _share_above(margin: Floats) -> Floats:
     return share
 
 
-def _take_in(
-    table: pd.DataFrame, verdicts: pd.DataFrame, values: Floats, pred_probs: pd.DataFrame, noise: Noise
-) -> int:
-    """Move the chances to what people found, in place; a label that was judged is known."""
+def _judged(table: pd.DataFrame, verdicts: pd.DataFrame, digests: pd.Series[str] | None) -> pd.DataFrame:
+    """The verdicts on images that are still there, with the ``row`` of each in the table."""
     rows = table.index.get_indexer(verdicts.index)
-    judged = pred_probs.columns.get_indexer(pd.Index(verdicts["given"]))
-    known = (rows >= 0) & (judged >= 0)
-    rows, judged = rows[known], judged[known].astype(np.int64)
-    if not len(rows):
+    if digests is not None:
+        # A label in a tree of folders moves with its correction, and another image may have its name now.
+        by_digest = digests[digests.notna() & ~digests.duplicated()]
+        place = pd.Series(digests.index.get_indexer(by_digest.index), index=by_digest.to_numpy())
+        rows_by_digest = place.reindex(verdicts["digest"]).fillna(-1).to_numpy(dtype=np.int64)
+        same = digests.to_numpy()[rows] == verdicts["digest"].to_numpy()
+        rows = np.where((rows >= 0) & (same | verdicts["digest"].isna()), rows, rows_by_digest)
+    found = verdicts.assign(row=rows)
+    return found[found["row"] >= 0]
+
+
+def _take_in(
+    table: pd.DataFrame, judged: pd.DataFrame, values: Floats, classes: pd.Index, noise: Noise
+) -> int:
+    """Move the chances to what people found, in place; a label that a person looked at is settled."""
+    judged = judged[classes.get_indexer(pd.Index(judged["given"])) >= 0]
+    if not len(judged):
         return 0
-    truth = verdicts["wrong"].to_numpy(dtype=bool)[known]
+    rows, truth = judged["row"].to_numpy(), judged["wrong"].to_numpy(dtype=bool)
+    was = classes.get_indexer(pd.Index(judged["given"])).astype(np.int64)
     # What was judged may have been corrected since: its score is that of the label it was then.
-    score, _, _ = error_probabilities(values[rows], judged, noise=noise)
-    same = pred_probs.columns.to_numpy()[judged] == table["given"].to_numpy()[rows]
+    score, _, _ = error_probabilities(values[rows], was, noise=noise)
+    current = table["given"].to_numpy()[rows]
+    same = current == judged["given"].to_numpy()
     score[same] = table["score"].to_numpy()[rows[same]]
     order = np.argsort(table["score"].to_numpy(), kind="stable")
     chance = np.interp(score, table["score"].to_numpy()[order], table["probability"].to_numpy()[order])
-    shift, slope = _correction(log_odds(np.clip(chance, 1e-4, 1 - 1e-4)).astype(np.float64), truth)
-    moved = shift + slope * log_odds(np.clip(table["probability"].to_numpy(), 1e-4, 1 - 1e-4))
-    moved = 1 / (1 + np.exp(-moved))
-    moved[rows[same]] = truth[same]
-    table["probability"] = moved.astype(np.float32)
-    table.loc[table.index[rows[same & ~truth]], "score"] = 1.0
+    moved = _corrected(table["probability"].to_numpy(), chance, truth)
+    moved = falling(table["score"].to_numpy(), moved)
+    right = current == judged["chosen"].to_numpy()
+    moved[rows[same & truth]] = 1.0
+    moved[rows[right]] = 0.0
+    table["probability"] = moved
+    table.loc[table.index[rows[right]], "score"] = 1.0
     return len(rows)
 
 
-def _correction(odds: Doubles, truth: np.ndarray[Any, np.dtype[np.bool_]]) -> tuple[float, float]:
-    """Shift and slope of the log-odds that fit the verdicts, with a prior at no change.
+def _corrected(probability: Floats, judged: Floats, truth: np.ndarray[Any, np.dtype[np.bool_]]) -> Floats:
+    """Chances, moved near those that were judged to what was found there; far from them nothing is known.
 
-    Reference: Platt, "Probabilistic outputs for support vector machines", 1999, with a Gaussian prior.
+    A logistic regression on bumps along the log-odds, with a Gaussian prior at no change.
     """
     from scipy.optimize import minimize
 
+    def bumps(chance: Floats) -> tuple[Doubles, Doubles]:
+        odds = np.asarray(log_odds(np.clip(chance, 1e-4, 1 - 1e-4)), dtype=np.float64)
+        return odds, np.exp(-((odds[:, None] - _BUMPS) ** 2) / (2 * _WIDTH**2))
+
+    odds, basis = bumps(judged)
     sign = np.where(truth, 1.0, -1.0)
 
-    def loss(values: Doubles) -> float:
-        shift, slope = values
-        prior = (shift / _SPREAD_OF_SHIFT) ** 2 / 2 + ((slope - 1) / _SPREAD_OF_SLOPE) ** 2 / 2
-        return float(np.logaddexp(0, -sign * (shift + slope * odds)).sum() + prior)
+    def loss(weights: Doubles) -> tuple[float, Doubles]:
+        margin = sign * (odds + basis @ weights)
+        slope = -sign / (1 + np.exp(np.clip(margin, -50, 50)))
+        value = np.logaddexp(0, -margin).sum() + (weights**2).sum() / (2 * _SPREAD**2)
+        return float(value), basis.T @ slope + weights / _SPREAD**2
 
-    shift, slope = minimize(loss, np.array([0.0, 1.0]), method="Nelder-Mead").x
-    return float(shift), float(max(slope, 0.05))
+    weights = minimize(loss, np.zeros(len(_BUMPS)), jac=True, method="L-BFGS-B").x
+    odds, basis = bumps(probability)
+    return np.asarray(1 / (1 + np.exp(-(odds + basis @ weights))), dtype=np.float32)

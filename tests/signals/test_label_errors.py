@@ -53,30 +53,35 @@ def test_training_dynamics_help_where_the_probabilities_are_poor() -> None:
     margin = pd.DataFrame(
         {"margin": np.r_[np.full(40, -1.0), np.full(360, 1.0)] + rng.normal(0, 0.5, 400)}, IDS
     )
-    without, with_margin = label_errors(poor, labels), label_errors(poor, labels, "probe", None, margin)
+    without, with_margin = label_errors(poor, labels), label_errors(poor, labels, None, "probe", None, margin)
     assert found(with_margin) > found(without)
     assert with_margin.table.loc["Li0", "training_margin"] > 0.5
-    as_loss = label_errors(poor, labels, "probe", None, pd.DataFrame({"loss": -margin["margin"]}))
+    as_loss = label_errors(poor, labels, None, "probe", None, pd.DataFrame({"loss": -margin["margin"]}))
     assert as_loss.table["score"].equals(with_margin.table["score"])
 
 
 def test_dynamics_without_a_column_that_counts_are_an_error() -> None:
     probabilities, labels = made()
     with pytest.raises(InputError, match="expected 'margin', 'confidence' or 'loss'"):
-        label_errors(probabilities, labels, "probe", None, pd.DataFrame({"area": 1.0}, index=IDS))
+        label_errors(probabilities, labels, None, "probe", None, pd.DataFrame({"area": 1.0}, index=IDS))
 
 
 def test_predictions_of_the_user_are_joined_with_the_probabilities() -> None:
     probabilities, labels = made()
     one = pd.DataFrame({"sample_id": ["i300"], "name": ["b"], "confidence": [0.99]})
-    before, after = label_errors(probabilities, labels), label_errors(probabilities, labels, "probe", one)
+    before, after = (
+        label_errors(probabilities, labels),
+        label_errors(probabilities, labels, None, "probe", one),
+    )
     assert labels.loc["Li300", "name"] == "a"
     assert after.table.loc["Li300", "score"] < before.table.loc["Li300", "score"]
     assert after.table.loc["Li301", "given_probability"] == before.table.loc["Li301", "given_probability"]
 
 
 def verdicts(wrong: dict[str, bool], given: pd.Series) -> pd.DataFrame:
-    return pd.DataFrame({"given": given.loc[list(wrong)], "wrong": list(wrong.values())}, index=list(wrong))
+    judged = given.loc[list(wrong)]
+    chosen = np.where(list(wrong.values()), judged.map({"a": "b", "b": "a"}), judged)
+    return pd.DataFrame({"given": judged, "wrong": list(wrong.values()), "chosen": chosen, "digest": None})
 
 
 def test_verdicts_settle_their_labels_and_move_the_chances_of_the_others() -> None:
@@ -84,7 +89,7 @@ def test_verdicts_settle_their_labels_and_move_the_chances_of_the_others() -> No
     before = label_errors(probabilities, labels).table
     worst = list(before["score"].sort_values(kind="stable").index)
     kept = verdicts(dict.fromkeys(worst[:20], False), labels["name"])
-    errors = label_errors(probabilities, labels, "probe", None, None, kept)
+    errors = label_errors(probabilities, labels, None, "probe", None, None, kept)
     assert errors.n_verdicts == 20
     assert (errors.table.loc[worst[:20], "probability"] == 0).all()
     assert (errors.table.loc[worst[:20], "score"] == 1).all()
@@ -93,9 +98,21 @@ def test_verdicts_settle_their_labels_and_move_the_chances_of_the_others() -> No
         < 0.7 * before.loc[worst[20:40], "probability"].sum()
     )
     right = verdicts(dict.fromkeys(worst[:20], True), labels["name"])
-    confirmed = label_errors(probabilities, labels, "probe", None, None, right).table
+    confirmed = label_errors(probabilities, labels, None, "probe", None, None, right).table
     assert (confirmed.loc[worst[:20], "probability"] == 1).all()
-    assert confirmed.loc[worst[20:40], "probability"].sum() >= before.loc[worst[20:40], "probability"].sum()
+    rest = before.loc[worst[20:40], "probability"].sum()
+    assert confirmed.loc[worst[20:40], "probability"].sum() >= 0.999 * rest
+
+
+def test_verdicts_on_the_worst_say_nothing_about_labels_far_from_them() -> None:
+    probabilities, labels = made()
+    before = label_errors(probabilities, labels).table
+    worst = list(before["score"].sort_values(kind="stable").index)
+    told = verdicts({label: bool(i % 2) for i, label in enumerate(worst[:30])}, labels["name"])
+    after = label_errors(probabilities, labels, None, "probe", None, None, told).table
+    assert after.loc[worst[200:], "probability"].sum() == pytest.approx(
+        before.loc[worst[200:], "probability"].sum(), rel=0.02
+    )
 
 
 def test_a_verdict_on_a_label_that_was_corrected_since_says_nothing_about_the_new_one() -> None:
@@ -103,12 +120,27 @@ def test_a_verdict_on_a_label_that_was_corrected_since_says_nothing_about_the_ne
     corrected = labels.copy()
     corrected.loc["Li0", "name"] = "a"
     told = verdicts({"Li0": True}, labels["name"])
-    errors = label_errors(probabilities, corrected, "probe", None, None, told)
+    errors = label_errors(probabilities, corrected, None, "probe", None, None, told)
     assert errors.n_verdicts == 1
-    assert errors.table.loc["Li0", "probability"] < 0.5
+    assert errors.table.loc["Li0", ["probability", "score"]].tolist() == [0, 1]
+
+
+def test_a_judged_image_that_was_moved_is_known_again_by_its_digest() -> None:
+    probabilities, labels = made()
+    images = pd.DataFrame({"digest": [f"d{i}" for i in IDS]}, index=IDS)
+    told = verdicts({"Li0": True}, labels["name"]).assign(digest="di0").set_axis(["b/old.png"])
+    corrected = labels.copy()
+    corrected.loc["Li0", "name"] = "a"
+    errors = label_errors(probabilities, corrected, images, "probe", None, None, told)
+    assert errors.n_verdicts == 1
+    assert errors.table.loc["Li0", "probability"] == 0
+    another = told.assign(digest="gone").set_axis(["Li0"])
+    assert label_errors(probabilities, labels, images, "probe", None, None, another).n_verdicts == 0
 
 
 def test_verdicts_on_labels_that_are_gone_are_left_out() -> None:
     probabilities, labels = made()
-    told = pd.DataFrame({"given": ["a", "zebra"], "wrong": [True, True]}, index=["gone", "Li0"])
-    assert label_errors(probabilities, labels, "probe", None, None, told).n_verdicts == 0
+    told = pd.DataFrame(
+        {"given": ["a", "zebra"], "wrong": True, "chosen": "b", "digest": None}, index=["gone", "Li0"]
+    )
+    assert label_errors(probabilities, labels, None, "probe", None, None, told).n_verdicts == 0
