@@ -224,5 +224,5 @@ def _corrected(probability: Floats, judged: Floats, truth: np.ndarray[Any, np.dt
         return float(value), basis.T @ slope + weights / _SPREAD**2
 
     weights = minimize(loss, np.zeros(len(_BUMPS)), jac=True, method="L-BFGS-B").x
-    moved = log_odds(probability) + bumps(probability)[1] @ weights
+    moved = np.minimum(log_odds(probability), _BUMPS[-1]) + bumps(probability)[1] @ weights
     return np.asarray(1 / (1 + np.exp(-moved)), dtype=np.float32)

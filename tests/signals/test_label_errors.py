@@ -110,9 +110,9 @@ def test_verdicts_on_the_worst_say_nothing_about_labels_far_from_them() -> None:
     worst = list(before["score"].sort_values(kind="stable").index)
     told = verdicts({label: bool(i % 2) for i, label in enumerate(worst[:30])}, labels["name"])
     after = label_errors(probabilities, labels, None, "probe", None, None, told).table
-    assert after.loc[worst[200:], "probability"].sum() == pytest.approx(
-        before.loc[worst[200:], "probability"].sum(), rel=0.02
-    )
+    far = worst[200:]
+    assert after.loc[far, "probability"].sum() == pytest.approx(before.loc[far, "probability"].sum(), abs=0.01)
+    assert after.loc[worst[30:40], "probability"].sum() < 0.9 * before.loc[worst[30:40], "probability"].sum()
 
 
 def test_a_verdict_on_a_label_that_was_corrected_since_says_nothing_about_the_new_one() -> None:
