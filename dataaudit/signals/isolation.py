@@ -68,7 +68,7 @@ def neighbor_distance(
     neighbors: Neighbors,
     near_duplicates: pd.Series[int],
     *,
-    n_nearest: int = 5,
+    n_nearest: int = 10,
     max_copies_fraction: float = 0.05,
 ) -> pd.Series[float]:
     """Mean distance of each image to its nearest neighbours that show another picture.
