@@ -37,7 +37,7 @@ def test_a_check_is_described_by_its_function() -> None:
     assert (found.name, found.level, found.needs) == (
         "label_error",
         "object",
-        ("label_errors", "labels", "neighbors", "model_predictions"),
+        ("label_errors", "labels", "pred_probs", "neighbors", "model_predictions"),
     )
     assert found.optional == ("neighbors", "model_predictions")
     assert found.settings["max_findings"] == 0

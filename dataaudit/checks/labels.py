@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -14,11 +16,14 @@ from dataaudit.types import Fix, Neighbors, Outcome
 
 __all__ = ["label_error", "label_groups_disagree"]
 
+_CELLS_AT_A_TIME = 2**22
+
 
 @check("LBL001", level="object")
 def label_error(
     label_errors: LabelErrors,
     labels: pd.DataFrame,
+    pred_probs: pd.DataFrame,
     neighbors: Neighbors | None = None,
     model_predictions: pd.DataFrame | None = None,
     *,
@@ -45,9 +50,10 @@ def label_error(
     Fix: relabel to the class that is most probable given the image and the label.
 
     Reference: Northcutt, Jiang and Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels",
-    JAIR 2021, for noise that depends on the class; Patrini et al., "Making Deep Neural Networks Robust to
-    Label Noise: A Loss Correction Approach", CVPR 2017, for the correction; Pleiss et al., "Identifying
-    Mislabeled Data using the Area Under the Margin Ranking", NeurIPS 2020, for the margin.
+    JAIR 2021, for noise that depends on the class, and the class that each finding is counted under; Patrini
+    et al., "Making Deep Neural Networks Robust to Label Noise: A Loss Correction Approach", CVPR 2017, for
+    the correction; Pleiss et al., "Identifying Mislabeled Data using the Area Under the Margin Ranking",
+    NeurIPS 2020, for the margin.
     """
     table = label_errors.table
     wrong = table["probability"].to_numpy(dtype=np.float32)
@@ -56,6 +62,7 @@ def label_error(
         keep = np.argsort(table["score"].to_numpy(), kind="stable")
         flagged &= np.isin(np.arange(len(flagged)), keep[flagged[keep]][:max_findings])
     suspects = table[flagged]
+    suspects = suspects.assign(confident_learning=_confident_learning(table, flagged, pred_probs))
     evidence = pd.concat([suspects.drop(columns=["sample_id", "given", "score", "probability"]),
                           _nearest(suspects, table, neighbors)], axis=1)  # fmt: skip
     evidence.insert(0, "message", _sentences(suspects, evidence, model_predictions))
@@ -75,6 +82,30 @@ def label_error(
         evidence=evidence,
         fixes=fixes,
     )
+
+
+def _confident_learning(
+    table: pd.DataFrame, flagged: np.ndarray[Any, np.dtype[np.bool_]], pred_probs: pd.DataFrame
+) -> np.ndarray[Any, np.dtype[np.object_]]:
+    """The class that confident learning counts each flagged label under; None where it is of no class.
+
+    It is the most probable of the classes that the image is as probable for as the images of that class are
+    on average; cleanlab has these thresholds.
+    """
+    from cleanlab.count import get_confident_thresholds
+
+    given = pred_probs.columns.get_indexer(pd.Index(table["given"]))
+    values = pred_probs.to_numpy()
+    thresholds = get_confident_thresholds(given, values)
+    names = np.append(pred_probs.columns.to_numpy(dtype=object), None)
+    rows = np.flatnonzero(flagged)
+    best = np.empty(len(rows), dtype=np.int64)
+    step = max(1, _CELLS_AT_A_TIME // values.shape[1])
+    for start in range(0, len(rows), step):
+        part = values[rows[start : start + step]]
+        confident = np.where(part >= thresholds, part, -1.0)
+        best[start : start + step] = np.where(confident.max(1) >= 0, confident.argmax(1), -1)
+    return names[best]
 
 
 def _nearest(suspects: pd.DataFrame, table: pd.DataFrame, neighbors: Neighbors | None) -> pd.DataFrame:
@@ -108,6 +139,8 @@ def _sentences(
                 f"; {row['nearest_suggested']} of its {row['nearest']} nearest images are {best!r}, "
                 f"{row['nearest_given']} {given!r}"
             )
+        if row["confident_learning"] not in (None, given):
+            text += f"; confident learning counts it as {row['confident_learning']!r}"
         if model_predictions is not None and sample_id in model_predictions.index:
             said = model_predictions.loc[sample_id]
             text += f"; {(said == best).sum()} of {len(said)} models say {best!r}"

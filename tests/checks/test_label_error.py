@@ -25,9 +25,8 @@ def labels_of(names: list[str | None]) -> pd.DataFrame:
 def outcome_of(rows: list[list[float]], names: list[str], classes: str = "ab", **settings: float) -> Outcome:
     ids = [f"i{number}" for number in range(len(rows))]
     labels = labels_of(names)
-    return label_error(
-        label_errors(pd.DataFrame(rows, index=ids, columns=list(classes)), labels), labels, **settings
-    )
+    probabilities = pd.DataFrame(rows, index=ids, columns=list(classes))
+    return label_error(label_errors(probabilities, labels), labels, probabilities, **settings)
 
 
 SURE = [[0.95, 0.05], [0.05, 0.95]] * 20
@@ -44,7 +43,9 @@ def test_a_label_that_the_baseline_does_not_share_is_flagged() -> None:
     assert (outcome.fixes["Li40"].old, outcome.fixes["Li40"].new) == ("a", "b")
     assert outcome.score["Li40"] == outcome.score.min() < 0.1
     assert outcome.probability["Li40"] > 0.5
-    assert outcome.evidence.loc["Li40", "message"] == "The baseline gives 'a' 2.0% and 'b' 98%."
+    assert outcome.evidence.loc["Li40", "message"] == (
+        "The baseline gives 'a' 2.0% and 'b' 98%; confident learning counts it as 'b'."
+    )
 
 
 def test_settings_flag_by_probability_and_keep_the_worst() -> None:
@@ -68,7 +69,7 @@ def test_an_unlabeled_row_before_the_label_does_not_count() -> None:
     none = pd.DataFrame(
         {"sample_id": ["i0"], "name": [None], "geometry": None, "locator": None}, index=["none"]
     )
-    outcome = label_error(label_errors(probabilities, pd.concat([none, labels])), labels)
+    outcome = label_error(label_errors(probabilities, pd.concat([none, labels])), labels, probabilities)
     assert list(outcome.score.index) == list(labels.index)
 
 
@@ -84,12 +85,14 @@ def test_the_sentence_counts_the_nearest_images() -> None:
     near = np.array([[(i + 1) % 41, (i + 2) % 41] for i in range(41)])
     near[40] = [1, 3]
     neighbors_ = Neighbors(ids=ids, indices=near, similarities=np.ones((41, 2), dtype=np.float32))
-    errors = label_errors(pd.DataFrame(rows, index=ids, columns=["a", "b"]), labels)
+    probabilities = pd.DataFrame(rows, index=ids, columns=["a", "b"])
+    errors = label_errors(probabilities, labels)
     models = pd.DataFrame({"one": ["b"] * 41, "two": ["a"] * 41}, index=ids)
-    evidence = label_error(errors, labels, neighbors_, models).evidence
+    evidence = label_error(errors, labels, probabilities, neighbors_, models).evidence
     assert evidence is not None
     assert evidence.loc["Li40", "message"] == (
         "The baseline gives 'a' 2.0% and 'b' 98%; 2 of its 2 nearest images are 'b', 0 'a'; "
+        "confident learning counts it as 'b'; "
         "1 of 2 models say 'b'."
     )
 
@@ -108,7 +111,7 @@ def planted() -> tuple[Outcome, np.ndarray, np.ndarray]:
     found = spectrum(values)
     probabilities = pred_probs(found, neighbors(found), pd.Series(range(n), index=values.index), labels)
     return (
-        label_error(label_errors(probabilities, labels), labels),
+        label_error(label_errors(probabilities, labels), labels, probabilities),
         np.isin(np.arange(n), rows),
         digits.target,
     )
