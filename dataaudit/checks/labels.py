@@ -97,7 +97,7 @@ def _confident_learning(
     given = pred_probs.columns.get_indexer(pd.Index(table["given"]))
     values = pred_probs.to_numpy()
     thresholds = get_confident_thresholds(given, values)
-    names = np.append(pred_probs.columns.to_numpy(dtype=object), None)
+    names = np.array([*map(str, pred_probs.columns), None], dtype=object)
     rows = np.flatnonzero(flagged)
     best = np.empty(len(rows), dtype=np.int64)
     step = max(1, _CELLS_AT_A_TIME // values.shape[1])
@@ -105,7 +105,7 @@ def _confident_learning(
         part = values[rows[start : start + step]]
         confident = np.where(part >= thresholds, part, -1.0)
         best[start : start + step] = np.where(confident.max(1) >= 0, confident.argmax(1), -1)
-    return names[best]
+    return np.asarray(names[best])
 
 
 def _nearest(suspects: pd.DataFrame, table: pd.DataFrame, neighbors: Neighbors | None) -> pd.DataFrame:
