@@ -6,9 +6,10 @@ FOLDER holds what the methods are given, as arrays: ``given.npy`` (n,) class num
 known, ``features.npy`` (n, d), ``networks.npy`` (d,), ``probabilities-NAME.npy`` (n, k), ``phash.npy`` and
 ``thumbnails.npy``. OUT becomes an ``.npz`` with ``suspicion`` (n,) float, high where the label looks wrong;
 ``flagged`` (n,) bool, or empty where the method only ranks; ``probability`` (n,) where it states one, else
-empty; ``seconds``; and ``peak`` and ``start``, the peak memory of the process in all and before the method
-began, in bytes. Imports, loading and what a user has anyway (a FiftyOne dataset) come before the clock. A
-process that needs more memory than GIB fails.
+empty; ``seconds`` and ``cpu``, those of its processors, child processes included; and ``peak`` and
+``start``, the peak memory of the process in all and before the method began, in bytes. Imports, loading and
+what a user has anyway (a FiftyOne dataset) come before the clock. A process that needs more memory than GIB
+fails.
 
 SelfClean (CC BY-NC 4.0) runs under an interpreter where it is installed, and this file imports nothing but
 NumPy for that.
@@ -38,10 +39,10 @@ def run(method: str, folder: Path, out: Path) -> None:
     arrays = {path.stem: np.load(path) for path in folder.glob("*.npy")}
     timed = named(method)(arrays)
     start = peak_bytes()
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), cpu_seconds()
     suspicion, flagged, probability = timed()
-    seconds = time.perf_counter() - started
-    np.savez(out, suspicion=suspicion, flagged=flagged, probability=probability, seconds=seconds,
+    seconds, cpu = time.perf_counter() - started, cpu_seconds() - cpu
+    np.savez(out, suspicion=suspicion, flagged=flagged, probability=probability, seconds=seconds, cpu=cpu,
              peak=peak_bytes(), start=start)  # fmt: skip
 
 
@@ -51,6 +52,11 @@ def named(method: str) -> Method:
     return lambda arrays: METHODS[kind](arrays, option)
 
 
+def cpu_seconds() -> float:
+    """What the processors spent on this process and on its children that have ended."""
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
 def peak_bytes() -> int:
     """Peak memory of this process since it began, its own alone: ru_maxrss counts that of the parent too."""
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -58,10 +64,13 @@ def peak_bytes() -> int:
 
 
 def ours(arrays: Mapping[str, np.ndarray], option: str) -> Callable[[], Found]:
-    """LBL001 from features, or from the user's probabilities where the option names some."""
+    """LBL001 from features, or from the user's probabilities where the option names some.
+
+    The check of the user's probabilities, by which an audit begins, is timed too.
+    """
     import pandas as pd
 
-    from dataaudit import registry
+    from dataaudit import inputs, registry
 
     for module in ("cleanlab.count", "faiss", "scipy.optimize", "scipy.sparse", "sklearn.isotonic"):
         importlib.import_module(module)
@@ -71,13 +80,11 @@ def ours(arrays: Mapping[str, np.ndarray], option: str) -> Callable[[], Found]:
         n_classes = arrays[f"probabilities-{option}"].shape[1]
     ids = pd.Index([f"{i:07d}" for i in range(n)])
     classes = tuple(f"{i:04d}" for i in range(n_classes))
-    values = _tables(ids, np.array(classes, dtype=object)[given], classes)
+    tables = _tables(ids, np.array(classes, dtype=object)[given], classes)
+    values = {name: getattr(tables, name) for name in ("images", "labels", "classes", "task")}
     # As the audit has it for probabilities that the user brings.
     values["judge"] = "network" if option else "probe"
-    if option:
-        shares = arrays[f"probabilities-{option}"]
-        values["pred_probs"] = pd.DataFrame(shares, index=ids, columns=pd.Index(classes), copy=False)
-    else:
+    if not option:
         values["embeddings"] = pd.DataFrame(arrays["features"], index=ids, copy=False)
         if "networks" in arrays:
             columns = [arrays["networks"], np.arange(len(arrays["networks"]))]
@@ -90,6 +97,8 @@ def ours(arrays: Mapping[str, np.ndarray], option: str) -> Callable[[], Found]:
     check = registry.checks()["LBL001"]
 
     def timed() -> Found:
+        if option:
+            values["pred_probs"] = inputs.probabilities(arrays[f"probabilities-{option}"], tables)
         outcome = check.run(*_arguments(check, values), **check.settings)
         score = outcome.score.reindex(ids).fillna(1.0)
         probability = NONE if outcome.probability is None else outcome.probability.reindex(ids).fillna(0.0)
@@ -98,7 +107,7 @@ def ours(arrays: Mapping[str, np.ndarray], option: str) -> Callable[[], Found]:
     return timed
 
 
-def _tables(ids: Any, names: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:
+def _tables(ids: Any, names: np.ndarray, classes: tuple[str, ...]) -> Any:
     import pandas as pd
 
     from dataaudit import Tables
@@ -107,8 +116,7 @@ def _tables(ids: Any, names: np.ndarray, classes: tuple[str, ...]) -> dict[str, 
         {"filepath": ids, "width": pd.NA, "height": pd.NA, "split": None, "digest": ids}, index=ids
     )
     labels = pd.DataFrame({"sample_id": ids, "name": names, "geometry": None, "locator": None}, index=ids)
-    tables = Tables(images=images, labels=labels, classes=classes)
-    return {"images": images, "labels": labels, "classes": classes, "task": tables.task}
+    return Tables(images=images, labels=labels, classes=classes)
 
 
 def _arguments(found: Any, values: dict[str, Any]) -> list[Any]:
