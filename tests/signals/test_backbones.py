@@ -101,20 +101,32 @@ def test_the_ensemble_gives_the_features_of_its_networks_side_by_side(crops: lis
     assert np.abs(features - np.concatenate(alone, axis=1)).max() < 1e-3
 
 
+class Rows(nn.Module):
+    """The mean brightness of each row of pixels, from 0 to 1."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.float().mean((2, 3)) / 255
+
+
 def test_openvino_and_torch_give_an_ensemble_equal_features(
     crops: list[Image.Image], no_model_cache: Path
 ) -> None:
-    network = load_lite(0)
-    ensemble = Ensemble([Moments(network), Moments(network)], (32, 64), (1, 0)).eval()
+    networks = [Rows(), Moments(load_lite(0))]
+    ensemble = Ensemble(networks, (32, 64), (1, 0)).eval()
     backbone = small_backbone(ensemble, name="two")
     vectors = np.concatenate([batch_of(crops, size).reshape(3, -1) for size in (32, 64)], axis=1)
     features = embedder(backbone, device="cpu").embed(vectors)
     assert len(list(no_model_cache.glob("*.xml"))) == 1
     with torch.inference_mode():
-        expected = [Moments(network)(torch.from_numpy(batch_of(crops, size))).numpy() for size in (64, 32)]
+        expected = [
+            network(torch.from_numpy(batch_of(crops, size))).numpy()
+            for network, size in zip(networks, (64, 32), strict=True)
+        ]
+    assert features.shape == (3, 64 + 1408)
     assert np.abs(features - np.concatenate(expected, axis=1)).max() < 5e-3
 
 
+@pytest.mark.usefixtures("no_model_cache")
 @pytest.mark.parametrize("name", ["efficientnet_lite1", "efficientnet_lite2"])
 def test_weights_that_are_not_installed_are_named_with_their_extra(
     name: str, monkeypatch: pytest.MonkeyPatch
