@@ -233,7 +233,6 @@ def _fit(
     clear = _clear(logs, sharpness)
     anchors = _anchors(clear, anchored)
     anchors = anchors[np.argsort(given[anchors], kind="stable")]
-    surest, labels = clear[anchors], given[anchors]
     even = 1 / (k - 1)
     strength = among = 10.0
     rates = np.full(k, 0.1)
@@ -241,7 +240,7 @@ def _fit(
     for turn in range(n_rounds):
         chance = taken_for * rates.astype(np.float32)
         np.fill_diagonal(chance, 1 - rates)
-        off = _counts(surest, labels, chance)
+        off = _counts(clear, anchors, given[anchors], chance)
         right = off.diagonal().astype(np.float64)
         np.fill_diagonal(off, 0)
         wrong = off.sum(0, dtype=np.float64)
@@ -268,18 +267,19 @@ def _fit(
     return found, float(np.log(found.labels(clear, given)[0]).mean())
 
 
-def _counts(clear: Floats, given: Ints, chance: Floats) -> Floats:
+def _counts(clear: Floats, anchors: Ints, given: Ints, chance: Floats) -> Floats:
     """(k, k) expected number of labels by given (row) and true class.
 
     Args:
-        clear: (m, k) probabilities, sharpened.
-        given: (m,) class numbers, sorted.
+        clear: (n, k) probabilities, sharpened.
+        anchors: (m,) rows that are counted.
+        given: (m,) class numbers of the anchors, sorted.
         chance: (k, k) of a given class (row) by true class.
     """
     counts = np.zeros_like(chance)
     names, starts = np.unique(given, return_index=True)
     for name, start, end in zip(names, starts, np.append(starts[1:], len(given)), strict=True):
-        rows = clear[start:end]
+        rows = clear[anchors[start:end]]
         weight = 1 / np.maximum(rows @ chance[name], 1e-30)
         counts[name] = weight @ rows
     counts *= chance
