@@ -453,17 +453,20 @@ def findings_of(
     for code, outcome in outcomes.items():
         level = registry.checks()[code].level if code in registry.checks() else "image"
         flagged = outcome.flagged.index[outcome.flagged.to_numpy(dtype=bool)]
-        for item_id in outcome.score.loc[flagged].sort_values(kind="stable").index:
+        order = outcome.score.loc[flagged].sort_values(kind="stable").index
+        # All at once: a row by itself takes as long as twenty
+        table = pd.DataFrame(index=order) if outcome.evidence is None else outcome.evidence.loc[order]
+        for item_id, evidence in zip(order, table.to_dict("records"), strict=True):
             if level == "object":
-                sample_id, name = sample_of.get(item_id), own.get(item_id)
-                if sample_id is None and outcome.evidence is not None and "sample_id" in outcome.evidence:
-                    # A label that isn't there yet
-                    sample_id = outcome.evidence.at[item_id, "sample_id"]
+                # In its evidence: a label that isn't there yet
+                sample_id, name = sample_of.get(item_id, evidence.get("sample_id")), own.get(item_id)
             else:
                 sample_id = item_id if level == "image" else None
                 name = given.get(sample_id)
             items.append(
-                _finding(code, outcome, str(item_id), sample_id, name, digests.get(sample_id), verdicts)
+                _finding(
+                    code, outcome, evidence, str(item_id), sample_id, name, digests.get(sample_id), verdicts
+                )
             )
     return tuple(items)
 
@@ -471,13 +474,14 @@ def findings_of(
 def _finding(
     code: str,
     outcome: Outcome,
+    evidence: Mapping[Any, Any],
     item_id: str,
     sample_id: str | None,
     name: Any,
     digest: Any,
     verdicts: Mapping[str, Any],
 ) -> Finding:
-    known = dict(outcome.evidence.loc[item_id]) if outcome.evidence is not None else {}
+    known = dict(evidence)
     message = str(known.pop("message", registry.checks()[code].summary if code in registry.checks() else ""))
     suggested = known.pop("suggested", None)
     known.pop("sample_id", None)
