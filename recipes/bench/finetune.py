@@ -11,6 +11,7 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,8 @@ from _data import arguments, drawn
 from sklearn.metrics import average_precision_score
 
 from dataaudit.signals.backbones import backbone_named, embedder
-from dataaudit.signals.finetune import finetuned
+from dataaudit.signals.finetune import finetuned, finetuned_probs
+from dataaudit.signals.label_errors import label_errors
 from dataaudit.signals.probabilities import pred_probs
 from dataaudit.signals.spectrum import neighbors, spectrum
 from dataaudit.sweep import sweep
@@ -37,6 +39,13 @@ def ranking(name: str, doubt: np.ndarray, table: pd.DataFrame, rest: str = "") -
     print(f"  {name:52} average precision {precision:.3f}   {rest}", flush=True)
 
 
+def engine(
+    name: str, probabilities: pd.DataFrame, labels: pd.DataFrame, table: pd.DataFrame, **known: Any
+) -> None:
+    judged = label_errors(probabilities, labels, **known).table.set_index("sample_id").loc[table.index]
+    ranking(name, -judged["score"].to_numpy(), table)
+
+
 if __name__ == "__main__":
     parser = arguments(__doc__)
     parser.add_argument("--images", type=int, default=2000)
@@ -45,6 +54,7 @@ if __name__ == "__main__":
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--cache", type=Path, help="keep what is trained here, to go on from")
     parser.add_argument("--model", default="efficientnet_lite0")
     options = parser.parse_args()
     table = drawn(options.data, options.seed).set_index("path")
@@ -63,9 +73,10 @@ if __name__ == "__main__":
     score("probe, 224 pixels", probed, table, time.perf_counter() - started)
 
     images = swept.properties.assign(filepath=paths, digest=swept.digests)
+    engine("  the audit's score", probed, labels, table, judge="probe")
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as cache:
-        place = Workplace(cache=Path(cache), device=options.device, progress=True)
+    with tempfile.TemporaryDirectory() as new:
+        place = Workplace(cache=options.cache or Path(new), device=options.device, progress=True)
         tuned = finetuned(
             images, groups, labels, place, model=options.model, folds=options.folds, epochs=options.epochs,
             size=options.size,
@@ -73,7 +84,8 @@ if __name__ == "__main__":
     score(f"fine-tuned, {tuned.size} pixels", tuned.pred_probs, table, time.perf_counter() - started)
     dynamics = tuned.dynamics.loc[table.index]
     ranking("  mean margin in training", -dynamics["margin"].to_numpy(), table)
-    ranking("  mean confidence in training", -dynamics["confidence"].to_numpy(), table)
     ranking("  mean margin when held out", -dynamics["held_out_margin"].to_numpy(), table)
-    both = np.sqrt(probed.loc[table.index] * tuned.pred_probs.loc[table.index])
-    score("probe x fine-tuned", both.div(both.sum(axis=1), axis=0), table, 0)
+    started = time.perf_counter()
+    joined = finetuned_probs(tuned, found, neighbors(found), groups, labels)
+    score("fine-tuned and probe joined", joined, table, time.perf_counter() - started)
+    engine("  the audit's score", joined, labels, table, judge="network", training_dynamics=tuned.dynamics)

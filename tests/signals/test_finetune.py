@@ -18,6 +18,8 @@ from dataaudit import registry
 from dataaudit.cli import main
 from dataaudit.errors import InputError, MissingDependencyError, Unavailable
 from dataaudit.signals.finetune import Finetuned, finetuned, ready
+from dataaudit.signals.finetune.dynamics import dynamics_of, pooled
+from dataaudit.signals.finetune.folds import folds_of
 from dataaudit.types import Workplace
 
 pytest.importorskip("pytorch_lightning")
@@ -325,6 +327,55 @@ def test_an_image_that_vanishes_is_named(digits: da.Tables, tmp_path: Path) -> N
     images.iloc[3, images.columns.get_loc("filepath")] = str(tmp_path / "gone.png")
     with pytest.raises(InputError, match=r"gone\.png: The image can't be read any more"):
         run(da.Tables(images=images, labels=digits.labels, classes=digits.classes))
+
+
+def test_the_better_of_two_models_has_the_say() -> None:
+    rng = np.random.default_rng(0)
+    given, fold = rng.integers(0, 3, 300), np.arange(300) % 3
+    knows = np.full((300, 3), 0.1, dtype=np.float32)
+    knows[np.arange(300), given] = 0.8
+    guesses = rng.dirichlet(np.ones(3), 300).astype(np.float32)
+    joined = pooled([knows, guesses], given, fold)
+    assert np.abs(joined.sum(1) - 1).max() < 1e-5
+    assert joined[np.arange(300), given].mean() > 0.95
+    assert pooled([guesses], given, fold).max() < 0.6
+
+
+def test_no_label_has_a_say_in_its_own_probability() -> None:
+    rng = np.random.default_rng(0)
+    given, fold = rng.integers(0, 3, 60), np.arange(60) % 3
+    values = rng.dirichlet(np.ones(3), 60).astype(np.float32)
+    other = given.copy()
+    other[fold == 1] = 0
+    before, after = pooled([values], given, fold), pooled([values], other, fold)
+    assert (before[fold == 1] == after[fold == 1]).all()
+
+
+def test_the_margin_counts_the_epochs_in_which_a_label_was_right_and_then_wrong() -> None:
+    # one image, held out by the second of two folds, three epochs: right, wrong, right; then 0.5 held out
+    curves = np.zeros((2, 3, 3, 1), dtype=np.float32)
+    curves[0, :, 1, 0] = [2.0, -1.0, 5.0]
+    curves[0, :, 2, 0] = [0.9, 0.3, 0.9]
+    curves[1, :, 1, 0] = 0.5
+    dynamics, history = dynamics_of(curves, np.array([[False], [True]]))
+    assert dynamics["margin"].tolist() == [2.0]
+    assert dynamics["forgotten"].tolist() == [1.0]
+    assert dynamics["learned"].tolist() == pytest.approx([2 / 3])
+    assert dynamics["held_out_margin"].tolist() == [0.5]
+    assert dynamics["variability"].tolist() == pytest.approx([0.08**0.5])
+    assert history["margin"].tolist() == [2.0, -1.0, 5.0]
+    assert history.index.tolist() == [(0, 1), (0, 2), (0, 3)]
+
+
+@pytest.mark.parametrize(
+    ("given", "groups"),
+    [([0, 0, 1, 1], [0, 1, 2, 3]), ([0, 0, 0, 0], [5, 5, 5, 9]), ([0, 1, 1, 2], [0, 0, 1, 2])],
+)
+def test_folds_share_out_classes_and_keep_groups(given: list[int], groups: list[int]) -> None:
+    fold = folds_of(np.array(given), np.array(groups), 2)
+    assert pd.Series(fold).groupby(groups).nunique().max() == 1
+    assert set(fold) == {0, 1}
+    assert np.bincount(pd.Series(fold, index=groups).groupby(level=0).first()).max() <= 2
 
 
 def test_an_audit_takes_the_fine_tuned_baseline(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ It is asked for with ``audit(..., baseline="finetune")`` and takes minutes to ho
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,11 @@ import pandas as pd
 from dataaudit.errors import InputError, MissingDependencyError
 from dataaudit.registry import signal
 from dataaudit.signals.backbones import DEFAULT
-from dataaudit.signals.finetune.dynamics import Finetuned, dynamics_of, tempered
+from dataaudit.signals.finetune.dynamics import Finetuned, dynamics_of, pooled
 from dataaudit.signals.finetune.plan import Settings, labeled
-from dataaudit.types import Workplace
+from dataaudit.signals.probabilities import pred_probs
+from dataaudit.signals.spectrum import Network, Spectrum
+from dataaudit.types import Neighbors, Workplace
 
 __all__ = ["Finetuned", "finetuned", "finetuned_dynamics", "finetuned_probs", "ready"]
 
@@ -94,7 +96,7 @@ def finetuned(
     n_folds = len(found.curves)
     held_out = data.fold == np.arange(n_folds)[:, None]
     dynamics, history = dynamics_of(found.curves, held_out)
-    values = tempered(found.probabilities, data.given, data.fold)[data.judged]
+    values = pooled([found.probabilities], data.given, data.fold)[data.judged]
     columns = pd.Index(data.classes)
     return Finetuned(
         pred_probs=pd.DataFrame(values, index=data.ids[data.judged], columns=columns),
@@ -107,13 +109,42 @@ def finetuned(
 
 
 @signal
-def finetuned_probs(finetuned: Finetuned) -> pd.DataFrame:
-    """Out-of-sample probability of each class for each labeled image, of the fine-tuned network.
+def finetuned_probs(
+    finetuned: Finetuned,
+    spectrum: Spectrum,
+    neighbors: Neighbors,
+    near_duplicates: pd.Series[int],
+    labels: pd.DataFrame,
+    other_networks: Sequence[Network] | None = None,
+    *,
+    join_probe: bool = True,
+) -> pd.DataFrame:
+    """Out-of-sample probability of each class for each labeled image, of fine-tuned network and probe.
+
+    The probe costs seconds and errs elsewhere. How much each counts is what fits the labels of the other
+    folds best, so where the network is far better it has the say.
+
+    Args:
+        finetuned: the network.
+        spectrum, neighbors, near_duplicates, labels, other_networks: what the probe needs, see
+            `dataaudit.signals.probabilities.pred_probs`.
+        join_probe: False leaves the probe out.
 
     Returns:
         (n, k) float32 rows that sum to 1; index: sample ids; columns: classes that have at least one label.
     """
-    return finetuned.pred_probs
+    own = finetuned.pred_probs
+    if not join_probe:
+        return own
+    probe = pred_probs(spectrum, neighbors, near_duplicates, labels, other_networks or ())
+    ids = own.index[own.index.isin(probe.index)]
+    probe = probe.loc[ids].reindex(columns=own.columns, fill_value=0.0)
+    given = labels.dropna(subset="name").drop_duplicates("sample_id").set_index("sample_id")["name"]
+    numbers = own.columns.get_indexer(pd.Index(given.loc[ids])).astype(np.int64)
+    fold = np.asarray(finetuned.fold.loc[ids], dtype=np.int64)
+    joined = own.copy()
+    joined.loc[ids] = pooled([own.loc[ids].to_numpy(), probe.to_numpy()], numbers, fold)
+    return joined
 
 
 @signal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,13 @@ import pandas as pd
 
 from dataaudit.signals.probabilities import softmax
 
-__all__ = ["Finetuned", "dynamics_of", "tempered"]
+__all__ = ["Finetuned", "dynamics_of", "pooled"]
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
+
+_CELLS = 2**21
+_LEAST_POWER = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,13 +41,15 @@ class Finetuned:
     size: int
 
 
-def tempered(probabilities: Floats, given: Ints, fold: Ints) -> Floats:
-    """Bring the probabilities of each fold to the scale on which they fit the labels.
+def pooled(members: Sequence[Floats], given: Ints, fold: Ints) -> Floats:
+    """Join the probabilities of several models, or bring those of one to the scale that fits the labels.
 
-    The temperature of a fold is fitted on all other folds, so that no label has a say in its own probability.
+    The result is the normalised product of the members, each raised to a power: for one member, a
+    temperature. The powers of a fold are fitted on all other folds, so that no label has a say in its own
+    probability.
 
     Args:
-        probabilities: (n, k) out-of-sample, rows that sum to 1.
+        members: each (n, k) out-of-sample, rows that sum to 1.
         given: (n,) class numbers.
         fold: (n,) fold numbers.
 
@@ -51,32 +57,41 @@ def tempered(probabilities: Floats, given: Ints, fold: Ints) -> Floats:
         (n, k) float32 rows that sum to 1.
 
     Reference:
-        Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
+        Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, for the temperature; Genest and
+        Zidek, "Combining Probability Distributions", Statistical Science 1986, for the logarithmic pool.
     """
-    scores = np.log(np.maximum(probabilities, 1e-12)).astype(np.float32)
-    result = np.empty_like(scores)
+    scores = np.stack([np.log(np.maximum(each, 1e-12)).astype(np.float32) for each in members])
+    result = np.empty(scores.shape[1:], dtype=np.float32)
     for each in np.unique(fold):
         here = fold == each
-        factor = _sharpness(scores[~here], given[~here])
-        result[here] = softmax(scores[here] * np.float32(factor))
+        powers = _powers(scores[:, ~here], given[~here])
+        result[here] = softmax(np.tensordot(powers, scores[:, here], axes=1))
     return result
 
 
-def _sharpness(scores: Floats, given: Ints) -> float:
-    """The factor whose softmax fits the labels best."""
-    from scipy.optimize import minimize_scalar
+def _powers(scores: Floats, given: Ints) -> Floats:
+    """(m,) powers whose product fits the labels best, for (m, n, k) logarithms of probabilities."""
+    from scipy.optimize import minimize
 
-    if len(given) > 20_000:
-        rows = np.random.default_rng(0).choice(len(given), 20_000, replace=False)
-        scores, given = scores[rows], given[rows]
-    own = scores[np.arange(len(given)), given]
+    m, n, k = scores.shape
+    n_rows = max(min(n, _CELLS // k), min(n, 2000))
+    if n > n_rows:
+        rows = np.random.default_rng(0).choice(n, n_rows, replace=False)
+        scores, given = scores[:, rows], given[rows]
+    own = scores[:, np.arange(len(given)), given]
 
-    def loss(log_factor: float) -> float:
-        factor = np.float32(np.exp(log_factor))
-        return float(np.mean(np.log(np.exp(factor * scores).sum(1)) - factor * own))
+    def loss(powers: np.ndarray[Any, Any]) -> tuple[float, np.ndarray[Any, Any]]:
+        total = np.tensordot(powers.astype(np.float32), scores, axes=1)
+        total -= total.max(1, keepdims=True)
+        chances = np.exp(total)
+        norm = chances.sum(1)
+        chances /= norm[:, None]
+        value = np.mean(np.log(norm) - total[np.arange(len(given)), given])
+        slope = [np.mean(np.einsum("nk,nk->n", chances, scores[i]) - own[i]) for i in range(m)]
+        return float(value), np.array(slope, dtype=np.float64)
 
-    found = minimize_scalar(loss, bounds=(-3, 2), method="bounded", options={"xatol": 1e-2})
-    return float(np.exp(found.x))
+    found = minimize(loss, np.full(m, 1 / m), jac=True, method="L-BFGS-B", bounds=[(_LEAST_POWER, 8.0)] * m)
+    return np.asarray(found.x, dtype=np.float32)
 
 
 def dynamics_of(
