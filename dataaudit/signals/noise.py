@@ -170,8 +170,8 @@ def estimate_noise(pred_probs: Floats, given: Ints, *, trained: bool = False) ->
     logs, given = _some(pred_probs, given, min(_MOST_ROWS, max(_MOST_CELLS // pred_probs.shape[1], 2000)))
     logs = _logs(logs)
     fewer = _some(logs, given, max(_CELLS_OF_SEARCH // logs.shape[1], 2000))
-    fits = [_fit(*fewer, sharpness) for sharpness in _SHARPNESS]
-    best = _fit(logs, given, _peak([likelihood for _, likelihood in fits]))[0]
+    likelihoods = [_fit(*fewer, sharpness)[1] for sharpness in _SHARPNESS]
+    best = _fit(logs, given, _peak(likelihoods))[0]
     if trained and best.strength < _UNIFORM:
         best = _sharper(best, logs, given)
     return replace(best, weight=0.5) if trained else best
