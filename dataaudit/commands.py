@@ -16,7 +16,6 @@ from dataaudit import config, state
 from dataaudit.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
-
     from dataaudit.types import Report, Source
 
 __all__ = ["run"]

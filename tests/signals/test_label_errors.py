@@ -111,7 +111,9 @@ def test_verdicts_on_the_worst_say_nothing_about_labels_far_from_them() -> None:
     told = verdicts({label: bool(i % 2) for i, label in enumerate(worst[:30])}, labels["name"])
     after = label_errors(probabilities, labels, None, "probe", None, None, told).table
     far = worst[200:]
-    assert after.loc[far, "probability"].sum() == pytest.approx(before.loc[far, "probability"].sum(), abs=0.01)
+    assert after.loc[far, "probability"].sum() == pytest.approx(
+        before.loc[far, "probability"].sum(), abs=0.01
+    )
     assert after.loc[worst[30:40], "probability"].sum() < 0.9 * before.loc[worst[30:40], "probability"].sum()
 
 
