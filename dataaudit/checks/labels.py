@@ -63,6 +63,8 @@ def label_error(
         flagged &= np.isin(np.arange(len(flagged)), keep[flagged[keep]][:max_findings])
     suspects = table[flagged]
     suspects = suspects.assign(confident_learning=_confident_learning(table, flagged, pred_probs))
+    if suspects["training_margin"].isna().all():
+        suspects = suspects.drop(columns="training_margin")
     evidence = pd.concat([suspects.drop(columns=["sample_id", "given", "score", "probability"]),
                           _nearest(suspects, table, neighbors)], axis=1)  # fmt: skip
     evidence.insert(0, "message", _sentences(suspects, evidence, model_predictions))
@@ -144,7 +146,7 @@ def _sentences(
         if model_predictions is not None and sample_id in model_predictions.index:
             said = model_predictions.loc[sample_id]
             text += f"; {(said == best).sum()} of {len(said)} models say {best!r}"
-        if row["training_margin"] > 0.5:
+        if row.get("training_margin", 0.0) > 0.5:
             text += f"; in training it fared worse than {row['training_margin']:.1%} of the labels"
         sentences.append(f"{text}.")
     return sentences
