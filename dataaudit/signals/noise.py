@@ -32,7 +32,10 @@ _FEWEST_ANCHORS = 20
 _SHARPNESS = tuple(np.geomspace(0.7, 7.0, 10))
 _STRENGTHS = np.geomspace(1.0, 1e5, 26)
 _UNIFORM = 60.0  # a strength above this means noise without a pattern
-_DOUBT, _DOUBT_OF_PEOPLE = 0.1, 0.75  # rise of the log-odds of an error per nat of the model's doubt
+_DOUBT, _DOUBT_OF_PEOPLE = (
+    0.6,
+    0.75,
+)  # where noise has a pattern: rise of the log-odds of an error per nat of the model's doubt
 _CLEAR = (0.25, 0.98)  # of a trained network: all but a quarter of the images are clearer than this
 _HARDEST = 3.0  # and the odds of a wrong label at most this many times those of the surest images
 
@@ -46,7 +49,8 @@ class Noise:
         rates: (k,) how often a label is wrong, by true class, on the clearest images.
         confusion: (k, k) what a wrong label says, by true class; zero diagonal, rows sum to 1.
         strength: of the prior on a row of `confusion`, in labels; above 60 the noise has no pattern.
-        difficulty: by how much the log-odds of a wrong label rise, per nat of the model's doubt.
+        difficulty: by how much the log-odds of a wrong label rise, per nat of the model's doubt; 0 for noise without
+            a pattern.
         weight: of the model's own judgement in the score, in [0, 1]; the rest is the noise's.
     """
 
@@ -54,7 +58,7 @@ class Noise:
     rates: Doubles
     confusion: Doubles
     strength: float
-    difficulty: float = 0.1
+    difficulty: float = 0.0
     weight: float = 2 / 3
 
     def joint(self, clear: Floats, given: Ints) -> Floats:
@@ -151,12 +155,12 @@ def estimate_noise(pred_probs: Floats, given: Ints, *, trained: bool = False) ->
     By expectation maximisation on the images that the model is surest of, half of those of each predicted
     class; the sharpness is the one that makes the given labels of all images most likely.
 
-    These labels alone can't say whether doubt on a hard image is the model's or was the labeler's. A probe on
-    features is taken at its word. A network that was trained for the task is expected to see most images
-    clearly: where the likelihood says otherwise and the noise has a pattern, as that of people does, it is
-    sharpened until three quarters of the images are clear, or the odds of an error are
-    three times those on the images that the model is surest of; and errors then become more likely with
-    the model's doubt.
+    Noise with a pattern is taken for people's, whose errors become more likely with the doubt of the model:
+    they find the same images hard. These labels alone can't say whether doubt on a hard image is the model's
+    or was the labeler's. A probe on features is taken at its word. A network that was trained for the task is
+    expected to see most images clearly: where the likelihood says otherwise and the noise has a pattern, it
+    is sharpened until three quarters of the images are clear, or the odds of an error are three times those
+    on the images that the model is surest of.
 
     Args:
         pred_probs: (n, k) float32 out-of-sample probabilities, rows that sum to 1; of many rows a sample is
@@ -195,7 +199,8 @@ def _sharper(noise: Noise, logs: Floats, given: Ints) -> Noise:
     for _ in range(5):
         if candidate <= lowest:
             break
-        sharper = _fit(logs, given, float(np.exp(candidate)), difficulty=_DOUBT_OF_PEOPLE)[0]
+        sharper = _fit(logs, given, float(np.exp(candidate)))[0]
+        sharper = replace(sharper, difficulty=_DOUBT_OF_PEOPLE)
         total, right = sharper.labels(_clear(logs, sharper.sharpness), given)
         wrong = 1 - float((right / total).mean())
         if wrong / (1 - wrong) <= ceiling:
@@ -224,14 +229,12 @@ def _fit(
     given: Ints,
     sharpness: float,
     *,
-    anchored: float = _ANCHORED,
-    difficulty: float = _DOUBT,
     n_rounds: int = 12,
 ) -> tuple[Noise, float]:
     """Rates and confusion at one sharpness, and the mean log-likelihood of all labels."""
     k = logs.shape[1]
     clear = _clear(logs, sharpness)
-    anchors = _anchors(clear, anchored)
+    anchors = _anchors(clear, _ANCHORED)
     anchors = anchors[np.argsort(given[anchors], kind="stable")]
     even = 1 / (k - 1)
     strength = among = 10.0
@@ -262,7 +265,7 @@ def _fit(
         rates=np.clip(rates, 1e-6, 0.95),
         confusion=confusion,
         strength=strength,
-        difficulty=difficulty,
+        difficulty=_DOUBT if strength < _UNIFORM else 0.0,
     )
     return found, float(np.log(found.labels(clear, given)[0]).mean())
 
