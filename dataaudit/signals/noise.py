@@ -36,7 +36,7 @@ _DOUBT, _DOUBT_OF_PEOPLE = (
     0.6,
     0.75,
 )  # where noise has a pattern: rise of the log-odds of an error per nat of the model's doubt
-_CLEAR = (0.25, 0.98)  # of a trained network: all but a quarter of the images are clearer than this
+_CLEAR = (0.25, 0.985)  # of a trained network: all but a quarter of the images are clearer than this
 _HARDEST = 3.0  # and the odds of a wrong label at most this many times those of the surest images
 
 
@@ -49,8 +49,8 @@ class Noise:
         rates: (k,) how often a label is wrong, by true class, on the clearest images.
         confusion: (k, k) what a wrong label says, by true class; zero diagonal, rows sum to 1.
         strength: of the prior on a row of `confusion`, in labels; above 60 the noise has no pattern.
-        difficulty: by how much the log-odds of a wrong label rise, per nat of the model's doubt; 0 for noise without
-            a pattern.
+        difficulty: by how much the log-odds of a wrong label rise, per nat of the model's doubt; 0 for noise
+            without a pattern.
         weight: of the model's own judgement in the score, in [0, 1]; the rest is the noise's.
     """
 
