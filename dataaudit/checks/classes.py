@@ -250,6 +250,8 @@ def _given(pred_probs: pd.DataFrame, labels: pd.DataFrame) -> tuple[Ints, Floats
     named = labels.dropna(subset="name").drop_duplicates("sample_id").set_index("sample_id")["name"]
     given = pred_probs.columns.get_indexer(pd.Index(named.reindex(pred_probs.index)))
     known = given >= 0
+    if known.all():
+        return given.astype(np.int64), pred_probs.to_numpy()  # not copied, which indexing would
     return given[known].astype(np.int64), pred_probs.to_numpy()[known]
 
 

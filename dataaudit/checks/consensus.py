@@ -340,8 +340,9 @@ def _confusion(data: _Data, chances: Floats, votes: Votes, *, strength: float = 
 
 
 def _logit(p: Any) -> Any:
-    p = np.clip(p, 1e-4, 1 - 1e-4)
-    return np.log(p / (1 - p))
+    from scipy.special import logit
+
+    return logit(np.clip(p, 1e-4, 1 - 1e-4))
 
 
 def _sum_by_row(values: Floats, weights: Floats, votes: Votes) -> Floats:

@@ -12,6 +12,7 @@ import pandas as pd
 from dataaudit.checks.groups import Groups, locator_of, one_a_sample
 from dataaudit.registry import check
 from dataaudit.signals.multilabel import multi_hot
+from dataaudit.signals.noise import expected_f1_flags
 from dataaudit.types import Fix, Locator, Neighbors, Outcome
 
 __all__ = ["cell_chances", "extra_label", "label_sets_disagree", "missing_label"]
@@ -272,11 +273,10 @@ def _flagged(
 
     `confidence` is high where an error shows most.
     """
-    flagged = wrong >= (min_probability or _LEAST)
-    if not min_probability and len(wrong):
-        order = np.argsort(-wrong, kind="stable")
-        f1 = 2 * wrong[order].cumsum(dtype=np.float64) / (np.arange(1, len(order) + 1) + total)
-        flagged[order[int(f1.argmax()) + 1 :]] = False
+    if min_probability:
+        flagged = wrong >= min_probability
+    else:
+        flagged = expected_f1_flags(wrong, least=_LEAST, total=total)
     if max_findings and flagged.sum() > max_findings:
         chosen = np.flatnonzero(flagged)
         chosen = chosen[np.argsort(-confidence[chosen], kind="stable")][:max_findings]
@@ -343,8 +343,9 @@ class _Noise:
 
 
 def _logits(probabilities: Any) -> Any:
-    values = np.clip(np.asarray(probabilities, dtype=np.float32), 1e-7, 1 - 1e-7)
-    return np.clip(np.log(values / (1 - values)), -_FARTHEST, _FARTHEST)
+    from scipy.special import logit
+
+    return np.clip(logit(np.asarray(probabilities, dtype=np.float32)), -_FARTHEST, _FARTHEST)
 
 
 def _sigmoid(logits: Any) -> Any:

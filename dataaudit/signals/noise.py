@@ -29,6 +29,7 @@ _MOST_ROWS, _MOST_CELLS = 50_000, 2**24  # that the noise is estimated from
 _CELLS_OF_SEARCH = 2**22  # that its sharpness is searched on
 _ANCHORED = 0.5  # share of the images of a predicted class, the surest, that the noise is estimated from
 _FEWEST_ANCHORS = 20
+_ROUNDS = 12
 _SHARPNESS = tuple(np.geomspace(0.7, 7.0, 10))
 _STRENGTHS = np.geomspace(1.0, 1e5, 26)
 _UNIFORM = 60.0  # a strength above this means noise without a pattern
@@ -224,23 +225,17 @@ def _clear_sharpness(logs: Floats) -> float:
     return float(np.exp(high))
 
 
-def _fit(
-    logs: Floats,
-    given: Ints,
-    sharpness: float,
-    *,
-    n_rounds: int = 12,
-) -> tuple[Noise, float]:
+def _fit(logs: Floats, given: Ints, sharpness: float) -> tuple[Noise, float]:
     """Rates and confusion at one sharpness, and the mean log-likelihood of all labels."""
     k = logs.shape[1]
     clear = _clear(logs, sharpness)
-    anchors = _anchors(clear, _ANCHORED)
+    anchors = _anchors(clear)
     anchors = anchors[np.argsort(given[anchors], kind="stable")]
     even = 1 / (k - 1)
     strength = among = 10.0
     rates = np.full(k, 0.1)
     taken_for = np.full((k, k), even, dtype=np.float32)  # by given (row) and true class
-    for turn in range(n_rounds):
+    for turn in range(_ROUNDS):
         chance = taken_for * rates.astype(np.float32)
         np.fill_diagonal(chance, 1 - rates)
         off = _counts(clear, anchors, given[anchors], chance)
@@ -289,13 +284,13 @@ def _counts(clear: Floats, anchors: Ints, given: Ints, chance: Floats) -> Floats
     return counts
 
 
-def _anchors(clear: Floats, share: float) -> Ints:
+def _anchors(clear: Floats) -> Ints:
     """Rows of the images that the model is surest of, of each class that it predicts."""
     predicted, surest = clear.argmax(1), clear.max(1)
     order = np.lexsort((-surest, predicted))
     sizes = np.bincount(predicted, minlength=clear.shape[1])
     position = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    kept = np.maximum(share * sizes, np.minimum(_FEWEST_ANCHORS, sizes))
+    kept = np.maximum(_ANCHORED * sizes, np.minimum(_FEWEST_ANCHORS, sizes))
     return np.asarray(np.sort(order[position < np.repeat(kept, sizes)]), dtype=np.int64)
 
 
@@ -366,16 +361,18 @@ def _odds(chance: Any) -> Any:
 
 def log_odds(chance: Floats) -> Floats:
     """log(p / (1 - p)), p at least 1e-7 from 0 and 1."""
-    safe = np.clip(chance.astype(np.float64), 1e-7, 1 - 1e-7)
-    return np.asarray(np.log(safe) - np.log1p(-safe), dtype=np.float32)
+    from scipy.special import logit
+
+    return np.asarray(logit(np.clip(chance.astype(np.float64), 1e-7, 1 - 1e-7)), dtype=np.float32)
 
 
-def expected_f1_flags(probability: Floats, *, least: float = 0.1) -> Bools:
+def expected_f1_flags(probability: Floats, *, least: float = 0.1, total: float | None = None) -> Bools:
     """Flag the items, most probable first, whose number makes the expected F1 largest.
 
     Args:
         probability: (n,) chances that items are wrong.
         least: an item less probable than this isn't flagged.
+        total: how many errors are expected in all, where there are items besides these.
 
     Returns:
         (n,) bool.
@@ -387,7 +384,7 @@ def expected_f1_flags(probability: Floats, *, least: float = 0.1) -> Bools:
     expected = probability[order].cumsum(dtype=np.float64)
     flagged = np.zeros(len(probability), dtype=bool)
     if len(order) and expected[-1] > 0:
-        f1 = 2 * expected / (np.arange(1, len(order) + 1) + expected[-1])
+        f1 = 2 * expected / (np.arange(1, len(order) + 1) + (expected[-1] if total is None else total))
         flagged[order[: int(f1.argmax()) + 1]] = True
     # A handful of labels can't be flagged on a chance that is next to nothing.
     return np.asarray(flagged & (probability >= least))
