@@ -145,8 +145,11 @@ def run(folder: Path, *, fiftyone: bool = True) -> None:
 def _loop(photos: Path, planted: Planted, console: Any, step: Any, fiftyone: bool) -> None:
     from dataaudit import fix, pipeline, report, state, version
     from dataaudit.commands import figures_of
+    from dataaudit.version import git
 
     step("dataaudit version commit: v1, the dataset as it came")
+    # Its own repository, as the one it may lie in can ignore it: a clone of this project does.
+    git.init(photos.parent)
     version.commit(photos, message="the digits as they came")
     step("dataaudit audit")
     first = pipeline.audit(photos)

@@ -17,8 +17,13 @@ from dataaudit.errors import InputError
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The demo without FiftyOne, in a terminal of 80 columns: its folder and what it printed."""
+    """The demo without FiftyOne, in a terminal of 80 columns: its folder and what it printed.
+
+    It lies in a repository that ignores it, as a clone of this project does.
+    """
     folder = tmp_path_factory.mktemp("a folder with a name that is long enough to be wrapped") / "demo"
+    subprocess.run(["git", "init", "--quiet", str(folder.parent)], check=True)
+    (folder.parent / ".gitignore").write_text("demo/\n")
     command = [sys.executable, "-m", "dataaudit", "demo", str(folder), "--no-fiftyone"]
     done = subprocess.run(
         command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "80"}, timeout=280
