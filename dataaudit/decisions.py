@@ -136,7 +136,8 @@ def fix_to_json(fix: Fix) -> dict[str, Any]:
 
 def fix_from_json(value: Mapping[str, Any]) -> Fix:
     """The fix that `fix_to_json` wrote."""
-    return Fix(**{**value, "locator": Locator(**value["locator"])})
+    boxes = {name: None if value.get(name) is None else tuple(value[name]) for name in ("old_box", "box")}
+    return Fix(**{**value, "locator": Locator(**value["locator"]), **boxes})
 
 
 class _Findings:

@@ -428,6 +428,7 @@ def _line(item: Planned, application: str, reviewer: str | None) -> dict[str, An
         "locator": asdict(fix.locator),
         "old": fix.old,
         "new": fix.new,
+        **{name: box for name, box in (("old_box", fix.old_box), ("box", fix.box)) if box is not None},
         "code": item.code,
         "finding": item.finding,
         "score": item.score,

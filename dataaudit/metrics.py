@@ -11,15 +11,21 @@ import numpy.typing as npt
 from dataaudit.errors import InputError
 
 __all__ = [
+    "box_area",
+    "box_intersection",
+    "box_iou",
     "expected_calibration_error",
     "expected_errors",
     "mcnemar",
+    "pairs_by_group",
     "review_budget",
     "wilson_interval",
 ]
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.floating[Any]]
+Doubles = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 _EXACT_UP_TO = 200
 """Of how many uncertain items a distribution is computed exactly; it takes the square of their number."""
@@ -231,3 +237,75 @@ def _approximate_ends(chance: Floats, tail: float) -> tuple[int, int]:
         moved = side + skewness * (side * side - 1) / 6
         ends.append(int(np.clip(np.ceil(middle + deviation * moved - 0.5), 0, len(chance))))
     return ends[0], ends[1]
+
+
+def box_area(boxes: Doubles) -> Doubles:
+    """Area of boxes.
+
+    Args:
+        boxes: (..., 4) corners x1, y1, x2, y2, in any unit.
+
+    Returns:
+        (...,) areas, 0 for an inverted box.
+
+    >>> box_area(np.array([0.0, 0.0, 2.0, 3.0])).item()
+    6.0
+    """
+    sides = np.maximum(boxes[..., 2:] - boxes[..., :2], 0)
+    area: Doubles = sides[..., 0] * sides[..., 1]
+    return area
+
+
+def box_intersection(a: Doubles, b: Doubles) -> Doubles:
+    """Area that boxes have in common.
+
+    Args:
+        a: (..., 4) corners x1, y1, x2, y2.
+        b: the same, of a shape that broadcasts with that of `a`.
+
+    Returns:
+        (...,) areas.
+    """
+    sides = np.maximum(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0)
+    area: Doubles = sides[..., 0] * sides[..., 1]
+    return area
+
+
+def box_iou(a: Doubles, b: Doubles) -> Doubles:
+    """Intersection over union of boxes.
+
+    Args:
+        a: (..., 4) corners x1, y1, x2, y2.
+        b: the same, of a shape that broadcasts with that of `a`.
+
+    Returns:
+        (...,) in [0, 1]; 0 where both boxes are empty, NaN where a corner is.
+
+    >>> box_iou(np.array([0.0, 0.0, 2.0, 2.0]), np.array([1.0, 0.0, 3.0, 2.0])).round(4).item()
+    0.3333
+    """
+    shared = box_intersection(a, b)
+    union = box_area(a) + box_area(b) - shared
+    return np.asarray(shared / np.where(union == 0, 1, union))
+
+
+def pairs_by_group(a: Ints, b: Ints) -> tuple[Ints, Ints]:
+    """Every pair of an item of `a` and an item of `b` that are in the same group, such as the same image.
+
+    Args:
+        a: (n,) number of the group of each item, any integers.
+        b: (m,) the same.
+
+    Returns:
+        Positions in `a` and in `b`, (p,) each, sorted by the position in `a` and then in `b`.
+
+    >>> [each.tolist() for each in pairs_by_group(np.array([0, 1, 1]), np.array([1, 0, 1]))]
+    [[0, 1, 1, 2, 2], [1, 0, 2, 0, 2]]
+    """
+    order = np.argsort(b, kind="stable")
+    ordered = b[order]
+    first = np.searchsorted(ordered, a, side="left")
+    n = np.searchsorted(ordered, a, side="right") - first
+    left = np.repeat(np.arange(len(a)), n)
+    within = np.arange(len(left)) - np.repeat(np.cumsum(n) - n, n)
+    return left, order[np.repeat(first, n) + within]

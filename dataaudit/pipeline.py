@@ -19,7 +19,7 @@ from dataaudit.errors import DataAuditError, InputError, MissingDependencyError,
 from dataaudit.progress import bar
 from dataaudit.registry import Signal
 from dataaudit.sweep import Embedder, Swept, sweep
-from dataaudit.types import Check, Finding, Outcome, Report, Source, Tables, Workplace
+from dataaudit.types import CORNERS, FLAGS, Box, Check, Finding, Outcome, Report, Source, Tables, Workplace
 
 if TYPE_CHECKING:
     import fiftyone as fo
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["audit", "embed"]
 
-_FIELDS = ("images", "labels", "predictions", "classes", "task")
+_FIELDS = ("images", "labels", "predictions", "classes", "task", "units", "problems")
+_OF_IMAGES = ("pred_probs", "finetuned", "multilabel_probs")
+"""Signals that judge the class of a whole image."""
 _BASELINES: Mapping[str, Mapping[str, str]] = {
     "probe": {},
     "finetune": {"pred_probs": "finetuned_probs", "training_dynamics": "finetuned_dynamics"},
@@ -315,6 +317,8 @@ class _Run:
             return value
         if name == "judge":
             return "probe" if self._baseline == "probe" and "pred_probs" not in self._given else "network"
+        if name in _OF_IMAGES and self.tables.task == "detection":
+            raise Unavailable("images have objects here, which the BOX checks look at")
         if name == "pred_probs" and self.tables.task == "multilabel":
             raise Unavailable("images have several labels here, which LBL003 and LBL004 look at")
         found = self._signals.get(name)
@@ -352,6 +356,8 @@ class _Run:
         assert self._embeddings is not None
         ids = self._embeddings.index
         digests = "".join(self.tables.images["digest"].loc[ids])
+        if name == "labels" and self.tables.task == "detection":
+            return _md5(digests + "".join(_objects_of(self.tables)))
         if name == "labels":
             named = _names(self.tables, "\1").reindex(ids)
             return _md5(digests + "\0".join(named.fillna("").astype(str)))
@@ -374,18 +380,19 @@ class _Run:
                 waiting += [need for need in found.needs if need not in found.optional] if found else []
         return needed
 
-    def _ready_to_finetune(self) -> Workplace:
+    def _workplace(self) -> Workplace:
         # Before the sweep: whoever misspelt a model or lacks a package needn't wait for it.
-        from dataaudit.signals.finetune import ready
-
         backbone = self._backbone if isinstance(self._backbone, str) else None
-        ready(self._settings["finetuned"], backbone)
+        if "finetuned" in self._needed() and self.tables.task != "detection":
+            from dataaudit.signals.finetune import ready
+
+            ready(self._settings["finetuned"], backbone)
         return Workplace(cache=self._cache, device=self._device, backbone=backbone, progress=self._progress)
 
     def _sweep_once(self) -> None:
         started = time.perf_counter()
         if "workplace" in self._needed():
-            self._values["workplace"] = self._ready_to_finetune()
+            self._values["workplace"] = self._workplace()
         needed = self._needed()
         embedder = _embedder(self._backbone, self._device) if "embeddings" in needed else None
         # What the sweep gives in any case, and what it gives because a check can't do without.
@@ -434,9 +441,20 @@ def _names(tables: Tables, separator: str) -> pd.Series[Any]:
     return named.sort_values("name").groupby("sample_id")["name"].agg(separator.join)
 
 
+def _objects_of(tables: Tables) -> pd.Series[str]:
+    """The objects of each image as a text, in any order of their rows."""
+    labels = tables.labels
+    columns = [labels["name"].astype(str), *(labels[name].map(repr) for name in (*CORNERS, *FLAGS))]
+    texts = pd.Series(list(map(",".join, zip(*columns, strict=True))), index=labels.index, dtype=object)
+    joined = texts.sort_values(kind="stable").groupby(labels["sample_id"]).agg(";".join)
+    return joined.reindex(tables.images.index, fill_value="")
+
+
 def digest_of(tables: Tables) -> str:
     """Digest of contents, labels and splits; where a file lies doesn't count, what it says does."""
     named = _names(tables, "\0").reindex(tables.images.index, fill_value="None").astype(str)
+    if tables.task == "detection":
+        named = _objects_of(tables)
     columns = (tables.images["digest"], named, tables.images["split"])
     lines = zip(*([str(value) for value in column] for column in columns), strict=True)
     return _md5("\n".join(sorted("\t".join(line) for line in lines)))
@@ -449,6 +467,7 @@ def findings_of(
     sample_of = tables.labels["sample_id"]
     own, given = tables.labels["name"], _names(tables, ", ")
     digests = tables.images["digest"]
+    boxes = _boxes(tables)
     items: list[Finding] = []
     for code, outcome in outcomes.items():
         level = registry.checks()[code].level if code in registry.checks() else "image"
@@ -463,11 +482,11 @@ def findings_of(
             else:
                 sample_id = item_id if level == "image" else None
                 name = given.get(sample_id)
-            items.append(
-                _finding(
-                    code, outcome, evidence, str(item_id), sample_id, name, digests.get(sample_id), verdicts
-                )
-            )
+            found = _finding(
+                code, outcome, evidence, str(item_id), sample_id, name, digests.get(sample_id), verdicts,
+                boxes.get(item_id) if level == "object" else None,
+            )  # fmt: skip
+            items.append(found)
     return tuple(items)
 
 
@@ -480,8 +499,10 @@ def _finding(
     name: Any,
     digest: Any,
     verdicts: Mapping[str, Any],
+    box: Box | None,
 ) -> Finding:
     known = dict(evidence)
+    suggested_box = _corners([known.pop(corner, None) for corner in CORNERS])
     message = str(known.pop("message", registry.checks()[code].summary if code in registry.checks() else ""))
     suggested = known.pop("suggested", None)
     known.pop("sample_id", None)
@@ -490,7 +511,9 @@ def _finding(
     probability = None
     if outcome.probability is not None and not pd.isna(outcome.probability[item_id]):
         probability = float(outcome.probability[item_id])
-    key = _md5("\0".join(map(str, (code, item_id, digest, given, suggested))))[:12]
+    # An object is known by its box: its number in the file changes when one before it is removed
+    named = item_id if box is None else f"{sample_id}@{','.join(f'{corner:.1f}' for corner in box)}"
+    key = _md5("\0".join(map(str, (code, named, digest, given, suggested))))[:12]
     return Finding(
         key=key,
         code=code,
@@ -504,4 +527,23 @@ def _finding(
         evidence={name: value.item() if hasattr(value, "item") else value for name, value in known.items()},
         fix=outcome.fixes.get(item_id),
         decision=verdicts.get(key),
+        box=box,
+        suggested_box=suggested_box,
     )
+
+
+def _boxes(tables: Tables) -> dict[Any, Box]:
+    """The box of each object in pixels, where it is known."""
+    if tables.task != "detection":
+        return {}
+    from dataaudit.signals.objects import objects
+
+    found = objects(tables.images, tables.labels, tables.task, tables.units)[list(CORNERS)].dropna()
+    return dict(zip(found.index, map(tuple, found.to_numpy().tolist()), strict=True))
+
+
+def _corners(values: Sequence[Any]) -> Box | None:
+    if any(value is None or pd.isna(value) for value in values):
+        return None
+    x1, y1, x2, y2 = map(float, values)
+    return x1, y1, x2, y2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ __all__ = [
     "Locator",
     "Neighbors",
     "Outcome",
+    "Problem",
     "Report",
     "Source",
     "Tables",
@@ -28,15 +30,22 @@ __all__ = [
 
 Level = Literal["image", "object", "class", "dataset"]
 Verdict = Literal["accept", "keep", "other", "skip"]
-Op = Literal["relabel", "rename", "add", "remove", "drop", "merge"]
+Op = Literal["relabel", "rename", "add", "remove", "move", "drop", "merge"]
+Box = tuple[float, float, float, float]
 
 VERDICTS: tuple[Verdict, ...] = ("accept", "keep", "other", "skip")
-OPS: tuple[Op, ...] = ("relabel", "rename", "add", "remove", "drop", "merge")
+OPS: tuple[Op, ...] = ("relabel", "rename", "add", "remove", "move", "drop", "merge")
+TASKS = ("classification", "multilabel", "detection")
+UNITS = ("pixels", "relative")
+CORNERS = ("x1", "y1", "x2", "y2")
+FLAGS = ("crowd", "ignore", "difficult", "truncated", "occluded")
 IMAGE_COLUMNS = ("filepath", "width", "height", "split", "digest")
 LABEL_COLUMNS = ("sample_id", "name", "geometry", "locator")
+OBJECT_COLUMNS = (*LABEL_COLUMNS, *CORNERS, *FLAGS)
+OBJECT_IMAGE_COLUMNS = (*IMAGE_COLUMNS, "locator", "declared_width", "declared_height")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Locator:
     """Where a label stands in its source.
 
@@ -56,6 +65,27 @@ class Locator:
 
     def __str__(self) -> str:
         return ":".join(str(part) for part in (self.file, self.item, self.field) if part is not None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Something in the annotation files that can't be used as it is written, found while reading them.
+
+    Attributes:
+        kind: a few words that are the same for all problems of the kind, such as ``image without labels``.
+        message: the sentence that a person reads.
+        locator: where it stands.
+        sample_id: the image that it is about, if it is one of the dataset's.
+        label_id: the label that it is about, if it is one of the dataset's.
+        severity: ``error`` where an annotation is lost or can't be trusted, ``note`` where it may be meant.
+    """
+
+    kind: str
+    message: str
+    locator: Locator
+    sample_id: str | None = None
+    label_id: str | None = None
+    severity: Literal["error", "note"] = "error"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +120,25 @@ class Tables:
         labels: index ``label_id``; columns ``sample_id``, ``name`` (class; None for an unlabeled image),
             ``geometry`` (None for a class label), ``locator``. In a multi-label dataset an image has a row
             for each of its classes.
-        predictions: the user's predictions, columns ``sample_id``, ``name`` and ``confidence``, or None.
+        predictions: the user's predictions, columns ``sample_id``, ``name`` and ``confidence``, or None; of
+            objects also the corners ``x1``, ``y1``, ``x2`` and ``y2`` in `units`.
         classes: names of the classes, sorted.
-        task: ``"classification"``, or ``"multilabel"`` where an image may have any number of classes.
+        task: ``"classification"``, ``"multilabel"`` where an image may have any number of classes, or
+            ``"detection"`` where it has any number of objects, each with a class and a box.
+        units: of the corners of boxes: ``"pixels"`` of the image as shown, or ``"relative"`` to its width and
+            height; ``x`` runs to the right and ``y`` down from the upper left corner of the image, and a box
+            is ``x2 - x1`` wide.
+        problems: what was found while reading the files and can't be used as it is written.
         source: where the tables came from; None when they were made by hand.
+
+    Objects: a row of `labels` is an object, and an image without objects has no row. `geometry` is ``box``,
+    ``polygon``, ``mask`` or ``rotated``, the form that the source has, of which the corners are the bounding
+    box. Further columns are ``x1``, ``y1``, ``x2``, ``y2`` (float64; as they are written, so NaN where they
+    can't be read and `x2` below `x1` where a box is inverted) and the booleans ``crowd`` (one box for a group
+    of objects), ``ignore`` (no object to be learnt; detections in it say nothing), ``difficult``,
+    ``truncated`` (it reaches out of the image) and ``occluded``. `images` has further the columns ``locator``
+    (where a new object of the image would stand), ``declared_width`` and ``declared_height`` (<NA> where the
+    annotations don't say).
     """
 
     images: pd.DataFrame
@@ -101,12 +146,18 @@ class Tables:
     classes: tuple[str, ...]
     predictions: pd.DataFrame | None = None
     task: str = "classification"
+    units: str = "pixels"
+    problems: tuple[Problem, ...] = ()
     source: Source | None = None
 
     def __post_init__(self) -> None:
+        for name, value, known in (("task", self.task, TASKS), ("units", self.units, UNITS)):
+            if value not in known:
+                raise InputError(f"Tables.{name} is {value!r}; expected one of {', '.join(known)}.")
+        objects = self.task == "detection"
         for name, table, columns in (
-            ("images", self.images, IMAGE_COLUMNS),
-            ("labels", self.labels, LABEL_COLUMNS),
+            ("images", self.images, OBJECT_IMAGE_COLUMNS if objects else IMAGE_COLUMNS),
+            ("labels", self.labels, OBJECT_COLUMNS if objects else LABEL_COLUMNS),
         ):
             missing = [column for column in columns if column not in table.columns]
             if missing:
@@ -172,15 +223,20 @@ class Fix:
 
     Attributes:
         op: ``relabel`` (the label becomes `new`), ``rename`` (every label of the class `old` becomes `new`; a
-            plan makes a relabel of each), ``add`` (the image gets the class `new` besides those it has),
-            ``remove`` (it loses the class `old`), ``drop`` (the sample leaves the dataset) or ``merge`` (the
-            sample leaves it in favour of the sample `new`, which shows the same image).
+            plan makes a relabel of each), ``add`` (the image gets the class `new` besides those it has, or an
+            object of it with the box `box`), ``remove`` (it loses the class `old`, or the object), ``move``
+            (the object gets the box `box`; `old` and `new` are both its class), ``drop`` (the sample leaves
+            the dataset) or ``merge`` (the sample leaves it in favour of the sample `new`, which shows the
+            same image).
         sample_id: the sample that is edited; empty for a ``rename``.
         label_id: the label that is edited; empty for a ``rename``.
         locator: where the label stands in its source.
         old: the class that the source must still hold; None for an unlabeled sample and for an ``add``.
             A sample with several classes leaves the dataset with all of them, sorted and joined by ", ".
         new: the new class, the sample kept in a merge, or None for a drop and a ``remove``.
+        old_box: of an object, the corners (x1, y1, x2, y2) that the source must still hold, in the units of
+            the tables; None for class labels, for an ``add``, and for a box that can't be read.
+        box: the new corners, for the ``move`` and the ``add`` of an object.
     """
 
     op: Op
@@ -189,6 +245,8 @@ class Fix:
     locator: Locator
     old: str | None
     new: str | None
+    old_box: Box | None = None
+    box: Box | None = None
 
     def __post_init__(self) -> None:
         if self.op not in OPS:
@@ -197,6 +255,11 @@ class Fix:
             raise InputError(f"A {self.op} fix of {self.sample_id} has new={self.new!r}.")
         if (self.op == "add" and self.old is not None) or (self.op == "remove" and self.old is None):
             raise InputError(f"A {self.op} fix of {self.sample_id} has old={self.old!r}.")
+        for name, box in (("old_box", self.old_box), ("box", self.box)):
+            if box is not None and (len(box) != 4 or not all(map(math.isfinite, box))):
+                raise InputError(f"A {self.op} fix of {self.sample_id} has {name}={box!r}.")
+        if (self.op == "move") > (self.box is not None) or (self.op in ("relabel", "remove") and self.box):
+            raise InputError(f"A {self.op} fix of {self.sample_id} has box={self.box!r}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +273,8 @@ class Outcome:
         probability: calibrated chance that each item is a real error, same index, or None.
         evidence: a table whose index holds at least the flagged items; its column ``message`` is the sentence
             that a person reads, ``suggested`` the class or sample suggested, ``group`` joins items that
-            belong together.
+            belong together, ``sample_id`` is the image of an object that isn't there yet, and ``x1``, ``y1``,
+            ``x2``, ``y2`` are the corners of a proposed box in pixels, NaN for none.
         fixes: proposed fix for each item that has one.
     """
 
@@ -289,6 +353,8 @@ class Finding:
         evidence: further figures, ready for JSON.
         fix: the proposed fix, or None.
         decision: the latest verdict of a person, or None.
+        box: corners (x1, y1, x2, y2) of the object in the source, in pixels of the image as shown, or None.
+        suggested_box: corners of the proposed box in pixels, or None.
     """
 
     key: str
@@ -303,6 +369,8 @@ class Finding:
     evidence: Mapping[str, Any] = field(default_factory=dict)
     fix: Fix | None = None
     decision: Verdict | None = None
+    box: Box | None = None
+    suggested_box: Box | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

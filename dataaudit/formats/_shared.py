@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pandas as pd
 
 from dataaudit import state
 from dataaudit.errors import FormatError, InputError
-from dataaudit.types import Fix, Locator, Source, Tables
+from dataaudit.types import CORNERS, FLAGS, Fix, Locator, Problem, Source, Tables
 
 IMAGE_SUFFIXES = frozenset(
     {
@@ -158,6 +159,117 @@ def set_tables(
     )
     known = tuple(sorted({*classes, *(name for name in flat if name is not None)}))
     return Tables(images=single.images, labels=labels, classes=known, task="multilabel", source=source)
+
+
+@dataclass(kw_only=True)
+class ObjectRows:
+    """The rows of a detection dataset as a format reads them, column by column, in order.
+
+    An image is added once, before its objects. Of an object whose box can't be read the corners are NaN.
+    """
+
+    sample_ids: list[str] = field(default_factory=list)
+    filepaths: list[str] = field(default_factory=list)
+    splits: list[str | None] = field(default_factory=list)
+    places: list[Locator] = field(default_factory=list)
+    declared: list[tuple[int | None, int | None]] = field(default_factory=list)
+    owners: list[str] = field(default_factory=list)
+    label_ids: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    geometries: list[str] = field(default_factory=list)
+    locators: list[Locator] = field(default_factory=list)
+    corners: list[tuple[float, float, float, float]] = field(default_factory=list)
+    flags: list[tuple[bool, bool, bool, bool, bool]] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    def image(
+        self,
+        sample_id: str,
+        filepath: str,
+        place: Locator,
+        *,
+        split: str | None = None,
+        size: tuple[int | None, int | None] = (None, None),
+    ) -> None:
+        """Add an image.
+
+        Args:
+            sample_id: path of the image, relative to the dataset's root.
+            filepath: absolute path.
+            place: where a new object of the image would stand.
+            split: None where there is none.
+            size: width and height as the annotations say, in pixels.
+        """
+        self.sample_ids.append(sample_id)
+        self.filepaths.append(filepath)
+        self.places.append(place)
+        self.splits.append(split)
+        self.declared.append(size)
+
+    def object(
+        self,
+        sample_id: str,
+        label_id: str,
+        name: str,
+        corners: tuple[float, float, float, float],
+        locator: Locator,
+        *,
+        geometry: str = "box",
+        crowd: bool = False,
+        ignore: bool = False,
+        difficult: bool = False,
+        truncated: bool = False,
+        occluded: bool = False,
+    ) -> None:
+        """Add an object of an image that was added before; see `Tables` for what the columns mean."""
+        self.owners.append(sample_id)
+        self.label_ids.append(label_id)
+        self.names.append(name)
+        self.corners.append(corners)
+        self.locators.append(locator)
+        self.geometries.append(geometry)
+        self.flags.append((crowd, ignore, difficult, truncated, occluded))
+
+    def tables(self, *, source: Source, units: str = "pixels", classes: Sequence[str] = ()) -> Tables:
+        """The tables of these rows.
+
+        Args:
+            source: of the dataset.
+            units: of the corners, ``pixels`` or ``relative``.
+            classes: further classes, which no object has.
+        """
+        single = tables(
+            sample_ids=self.sample_ids,
+            filepaths=self.filepaths,
+            splits=self.splits,
+            names=[None] * len(self.sample_ids),
+            locators=self.places,
+            source=source,
+        )
+        images = single.images.assign(locator=_objects(self.places, single.images.index))
+        for number, side in enumerate(("declared_width", "declared_height")):
+            said = [size[number] for size in self.declared]
+            images[side] = pd.array(said, dtype="Int64")
+        index = pd.Index(self.label_ids, name="label_id", dtype=object)
+        columns: dict[str, Any] = {
+            "sample_id": _objects(self.owners, index),
+            "name": _objects(self.names, index),
+            "geometry": _objects(self.geometries, index),
+            "locator": _objects(self.locators, index),
+        }
+        corners = np.array(self.corners, dtype=np.float64).reshape(-1, 4)
+        columns |= {name: corners[:, number] for number, name in enumerate(CORNERS)}
+        flags = np.array(self.flags, dtype=bool).reshape(-1, len(FLAGS))
+        columns |= {name: flags[:, number] for number, name in enumerate(FLAGS)}
+        return Tables(
+            images=images,
+            labels=pd.DataFrame(columns, index=index),
+            classes=tuple(sorted({*classes, *self.names})),
+            task="detection",
+            units=units,
+            problems=tuple(self.problems),
+            source=source,
+        )
 
 
 def _objects(values: Sequence[object], index: pd.Index[Any]) -> pd.Series[Any]:
