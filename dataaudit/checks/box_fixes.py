@@ -69,7 +69,8 @@ class BoxFixes:
         x1, y1, x2, y2 = (float(corner) for corner in box)
         if self._sizes is None:
             return x1, y1, x2, y2
-        width, height = self._sizes.loc[sample_id, ["width", "height"]].tolist()
+        size: Any = self._sizes.loc[sample_id]
+        width, height = float(size["width"]), float(size["height"])
         return x1 / width, y1 / height, x2 / width, y2 / height
 
 
