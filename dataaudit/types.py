@@ -420,6 +420,8 @@ class Report:
         timings: seconds by step.
         tables: the tables that were audited, with sizes and digests filled in.
         n_decoded: how many images were decoded; the others were known from an earlier audit.
+        detections: what the predictions that judged the boxes say, columns ``sample_id``, ``name``,
+            ``confidence`` and the corners ``x1``, ``y1``, ``x2``, ``y2`` in pixels; None where there are none.
     """
 
     digest: str
@@ -430,6 +432,7 @@ class Report:
     timings: Mapping[str, float]
     tables: Tables
     n_decoded: int = 0
+    detections: pd.DataFrame | None = None
 
     @property
     def findings(self) -> pd.DataFrame:
@@ -438,7 +441,8 @@ class Report:
         Returns:
             One row a finding, index ``key``; columns ``code``, ``item_id``, ``sample_id``, ``given``,
             ``suggested``, ``score``, ``probability`` (NaN where the check has none), ``message``,
-            ``decision``.
+            ``decision``; of a detection dataset also the corners of the object, ``x1``, ``y1``, ``x2`` and
+            ``y2``, and of the proposed box, ``new_x1`` to ``new_y2``, in pixels, NaN for none.
         """
         columns = [
             "key",
@@ -454,7 +458,14 @@ class Report:
         ]
         rows = [[getattr(finding, column) for column in columns] for finding in self.items]
         table = pd.DataFrame(rows, columns=columns).set_index("key")
-        return table.astype({"score": "float64", "probability": "float64"})
+        table = table.astype({"score": "float64", "probability": "float64"})
+        if self.tables.task != "detection":
+            return table
+        none = (math.nan,) * 4
+        corners = [(finding.box or none) + (finding.suggested_box or none) for finding in self.items]
+        names = [*CORNERS, *(f"new_{name}" for name in CORNERS)]
+        boxes = np.array(corners, dtype=np.float64).reshape(-1, len(names))
+        return pd.concat([table, pd.DataFrame(boxes, index=table.index, columns=names)], axis=1)
 
     def expected(self, code: str = "LBL001") -> dict[str, Any]:
         """How many errors a check expects, in all and among the first to look at, and the review budget.
