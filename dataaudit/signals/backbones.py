@@ -13,7 +13,7 @@ import hashlib
 import os
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,16 @@ if TYPE_CHECKING:
 
     from dataaudit.sweep import Embedder
 
-__all__ = ["DEFAULT", "Backbone", "backbone_named", "embedder", "pick_device", "user_backbone"]
+__all__ = [
+    "DEFAULT",
+    "Backbone",
+    "backbone_named",
+    "compile_openvino",
+    "embedder",
+    "on_cpu",
+    "pick_device",
+    "user_backbone",
+]
 
 DEFAULT = "efficientnet_lite0"
 _ENSEMBLE = "efficientnet_lite_ensemble"
@@ -147,7 +156,7 @@ def embedder(backbone: Backbone, *, device: str = "auto") -> Embedder:
         size=backbone.size,
         preprocess=backbone.preprocess,
         embed=_Runtime(backbone, device),
-        batch=8 if _on_cpu(device) else 64,
+        batch=8 if on_cpu(device) else 64,
         blocks=backbone.blocks,
     )
 
@@ -169,9 +178,9 @@ class _Runtime:
         return self._run(batch)
 
     def _load(self, batch: np.ndarray[Any, Any]) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
-        if _on_cpu(self._device) and self._backbone.portable:
+        if on_cpu(self._device) and self._backbone.portable:
             try:
-                self._compiled = _compile_openvino(self._backbone, batch)
+                self._compiled = compile_openvino(self._backbone, batch)
             except DataAuditError:
                 raise
             except Exception:
@@ -217,7 +226,8 @@ class _Runtime:
         return run
 
 
-def _on_cpu(device: str) -> bool:
+def on_cpu(device: str) -> bool:
+    """Whether ``cpu`` or ``auto`` without a GPU is meant, found without importing torch where possible."""
     return device == "cpu" or (device == "auto" and not _gpu_visible())
 
 
@@ -236,7 +246,19 @@ def _gpu_visible() -> bool:
     return False
 
 
-def _compile_openvino(backbone: Backbone, batch: np.ndarray[Any, Any]) -> Any:
+def compile_openvino(
+    backbone: Backbone, batch: np.ndarray[Any, Any], shape: Sequence[int] | None = None
+) -> Any:
+    """The network as OpenVINO runs it on the processor, one stream a core.
+
+    Args:
+        backbone: which network.
+        batch: an example of what it takes.
+        shape: of what it takes, -1 for a side of any length; by default a batch of any size.
+
+    Returns:
+        An ``openvino.CompiledModel``.
+    """
     import openvino as ov
 
     # A converted network is kept: the next audit starts without importing torch.
@@ -248,7 +270,7 @@ def _compile_openvino(backbone: Backbone, batch: np.ndarray[Any, Any]) -> Any:
     except RuntimeError:
         model = None
     if model is None:
-        model = _convert(backbone, batch)
+        model = _convert(backbone, batch, shape or [-1, *batch.shape[1:]])
         _save(model, path)
     # In float32 the features don't depend on the processor; bfloat16, OpenVINO's choice where there is
     # hardware for it, is 1.5 times as fast and ranks wrong labels a little worse (docs/decisions.md).
@@ -260,7 +282,7 @@ def _compile_openvino(backbone: Backbone, batch: np.ndarray[Any, Any]) -> Any:
     return core.compile_model(model, "CPU", settings)
 
 
-def _convert(backbone: Backbone, batch: np.ndarray[Any, Any]) -> Any:
+def _convert(backbone: Backbone, batch: np.ndarray[Any, Any], shape: Sequence[int]) -> Any:
     import torch
     from openvino import PartialShape
     from openvino.frontend import FrontEndManager
@@ -273,7 +295,7 @@ def _convert(backbone: Backbone, batch: np.ndarray[Any, Any]) -> Any:
         warnings.simplefilter("ignore")
         decoder = TorchScriptPythonDecoder(backbone.build(), example_input=torch.from_numpy(batch[:1]))
     model = frontend.convert(frontend.load(decoder))
-    model.reshape(PartialShape([-1, *batch.shape[1:]]))
+    model.reshape(PartialShape(list(shape)))
     return model
 
 

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from dataaudit.errors import MissingDependencyError
 
-__all__ = ["Ensemble", "Lite", "Moments", "load_lite"]
+__all__ = ["Ensemble", "Levels", "Lite", "Moments", "load_lite"]
 
 # expansion, channels, repeats, stride, kernel
 _STAGES = (
@@ -145,6 +145,23 @@ class Moments(nn.Module):
             variance = (values * values).mean((2, 3)) - mean * mean
             parts += [mean, (variance.clamp_min(0) + 1e-6).sqrt()]
         return torch.cat([functional.layer_norm(part, part.shape[1:]) for part in parts], dim=1)
+
+
+class Levels(nn.Module):
+    """Feature maps of a network: the last stage of each of the strides 8, 16 and 32.
+
+    Args:
+        network: its stages are used.
+    """
+
+    def __init__(self, network: Lite) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(b, h, w, 3) uint8 RGB, h and w multiples of 32 -> (b, 40, h / 8, w / 8) and so on."""
+        outputs = self.network.outputs(images)
+        return outputs[2], outputs[4], outputs[6]
 
 
 class Ensemble(nn.Module):
