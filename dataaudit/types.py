@@ -421,7 +421,7 @@ class Report:
         tables: the tables that were audited, with sizes and digests filled in.
         n_decoded: how many images were decoded; the others were known from an earlier audit.
         detections: what the predictions that judged the boxes say, columns ``sample_id``, ``name``,
-            ``confidence`` and the corners ``x1``, ``y1``, ``x2``, ``y2`` in pixels; None where there are none.
+            ``confidence`` and the corners ``x1``, ``y1``, ``x2``, ``y2`` in pixels; None without any.
     """
 
     digest: str
