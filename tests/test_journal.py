@@ -14,7 +14,7 @@ import pytest
 
 from dataaudit import journal
 from dataaudit.errors import ConflictError, InputError
-from dataaudit.journal import Append, Edit, Move, Operation, RemoveEmpty, Write, md5
+from dataaudit.journal import Append, Edit, Move, Operation, Remove, RemoveEmpty, Write, md5
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -63,7 +63,7 @@ def killed(action: Callable[[], object], moment: int) -> bool:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    for name in ("cat/1", "cat/2", "dog/1", "labels.csv"):
+    for name in ("cat/1", "cat/2", "dog/1", "labels.csv", "new.txt"):
         (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "photos" / name).write_bytes(name.encode())
     (tmp_path / "state").mkdir()
@@ -86,6 +86,7 @@ def many(root: Path, state: Path) -> list[Operation]:
             path=root / "labels.csv", old_md5=md5(b"labels.csv"), splices=((0, 0, b"my "), (6, 10, b".tsv"))
         ),
         Write(path=state / "dropped/old.gz", old_md5=None, content=b"\x00\xff"),
+        Remove(path=root / "new.txt", old_md5=md5(b"new.txt")),
         Append(path=state / "fixes.jsonl", lines=('{"n": 1}', '{"n": 2}')),
     ]
 
@@ -175,6 +176,16 @@ def test_what_takes_operations_back_restores_every_byte_and_removes_new_folders(
     assert not (root / "cow").exists()
 
 
+def test_a_file_that_was_made_goes_again_with_its_folders(root: Path, state: Path) -> None:
+    before = contents(root.parent)
+    operations = [Write(path=root / "labels/train/1.txt", old_md5=None, content=b"0 1 1 1 1")]
+    records = json.loads(json.dumps(journal.invert(state, operations)))
+    journal.commit(state, operations)
+    journal.commit(state, [journal.from_record(state, record) for record in records])
+    assert contents(root.parent) == before
+    assert not (root / "labels").exists()
+
+
 def test_a_folder_that_a_move_empties_stays(root: Path, state: Path) -> None:
     journal.commit(state, [Move(src=root / "dog/1", dst=root / "cat/3")])
     assert (root / "dog").is_dir()
@@ -206,6 +217,10 @@ REFUSED: dict[str, tuple[Callable[[Path], Sequence[Operation]], str]] = {
     "changed": (
         lambda root: [Edit(path=root / "labels.csv", old_md5=md5(b"old"), splices=())],
         r"labels\.csv: The file has changed",
+    ),
+    "to be removed and changed": (
+        lambda root: [Remove(path=root / "cat/1", old_md5=md5(b"old"))],
+        "cat/1: The file has changed",
     ),
     "there already": (
         lambda root: [Write(path=root / "cat/1", old_md5=None, content=b"")],

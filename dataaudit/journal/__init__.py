@@ -36,6 +36,7 @@ from dataaudit.journal.operations import (
     Edit,
     Move,
     Operation,
+    Remove,
     RemoveEmpty,
     Restore,
     Rewrite,
@@ -56,6 +57,7 @@ __all__ = [
     "Edit",
     "Move",
     "Operation",
+    "Remove",
     "RemoveEmpty",
     "Restore",
     "Rewrite",
@@ -136,7 +138,7 @@ def _check(operations: Sequence[Operation]) -> None:
 
 
 def _check_content(operation: Operation) -> None:
-    if isinstance(operation, Write | Edit):
+    if isinstance(operation, Write | Edit | Remove):
         _check_write(operation)
     elif isinstance(operation, Append):
         if any("\n" in line for line in operation.lines):
@@ -167,7 +169,7 @@ def _check_move(move: Move, sources: set[Path]) -> None:
     _check_folder(move.dst.parent)
 
 
-def _check_write(operation: Write | Edit) -> None:
+def _check_write(operation: Write | Edit | Remove) -> None:
     path = operation.path
     found = md5(path.read_bytes()) if path.exists() else None
     if found != operation.old_md5:
@@ -324,6 +326,8 @@ def _perform(state: Path, record: Mapping[str, Any], touched: set[Path]) -> None
             _replace(absolute(state, record["staged"]), paths["path"], record["new_md5"])
         elif record["do"] == "Append":
             _append(paths["path"], record["size"], record["first"], record["lines"])
+        elif record["do"] == "Remove":
+            paths["path"].unlink(missing_ok=True)
         elif record["do"] == "RemoveEmpty":
             with contextlib.suppress(OSError):
                 paths["path"].rmdir()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ __all__ = [
     "Edit",
     "Move",
     "Operation",
+    "Remove",
     "RemoveEmpty",
     "Restore",
     "Rewrite",
@@ -61,6 +63,14 @@ class Edit:
     path: Path
     old_md5: str
     splices: tuple[tuple[int, int, bytes], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remove:
+    """Remove a file that holds what is expected."""
+
+    path: Path
+    old_md5: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +129,7 @@ class Restore:
     samples: tuple[str, ...]
 
 
-Operation = Move | Write | Edit | Append | RemoveEmpty | Assign | Rewrite | Delete | Restore
+Operation = Move | Write | Edit | Remove | Append | RemoveEmpty | Assign | Rewrite | Delete | Restore
 
 
 def edited(content: bytes, splices: Sequence[tuple[int, int, bytes]]) -> bytes:
@@ -146,19 +156,19 @@ def invert(state: Path, operations: Sequence[Operation]) -> list[dict[str, Any]]
     """What takes `operations` back, as records for a ledger; to be called before they are committed.
 
     Raises:
-        InputError: an operation that can't be taken back from its record alone, such as a `Write`.
+        InputError: an operation that can't be taken back from its record alone, such as a `Write` onto a file.
     """
     undone: list[Operation] = []
     made: dict[Path, None] = {}
     for operation in operations:
         if isinstance(operation, Move):
             undone.append(Move(src=operation.dst, dst=operation.src))
-            for folder in operation.dst.parents:
-                if folder in made or folder.exists():
-                    break
-                made[folder] = None
+            made |= dict.fromkeys(_missing_folders(operation.dst))
         elif isinstance(operation, Edit):
             undone.append(_inverse_edit(operation))
+        elif isinstance(operation, Write) and operation.old_md5 is None:
+            undone.append(Remove(path=operation.path, old_md5=md5(operation.content)))
+            made |= dict.fromkeys(_missing_folders(operation.path))
         elif isinstance(operation, Assign | Rewrite):
             undone.append(replace(operation, old=operation.new, new=operation.old))
         elif isinstance(operation, Delete):
@@ -173,6 +183,11 @@ def invert(state: Path, operations: Sequence[Operation]) -> list[dict[str, Any]]
         (folder for folder in made if state not in [folder, *folder.parents]), reverse=True
     )
     return [to_record(state, each) for each in (*undone, *(RemoveEmpty(path=path) for path in deepest_first))]
+
+
+def _missing_folders(path: Path) -> Iterator[Path]:
+    """The folders above `path` that will be made for it."""
+    return takewhile(lambda folder: not folder.exists(), path.parents)
 
 
 def _inverse_edit(edit: Edit) -> Edit:
@@ -211,7 +226,7 @@ def from_record(state: Path, record: Mapping[str, Any]) -> Operation:
     """
     kinds = {
         kind.__name__: kind
-        for kind in (Move, Write, Edit, Append, RemoveEmpty, Assign, Rewrite, Delete, Restore)
+        for kind in (Move, Write, Edit, Remove, Append, RemoveEmpty, Assign, Rewrite, Delete, Restore)
     }
     values = {name: value for name, value in record.items() if name != "do"}
     if record.get("do") not in kinds:
