@@ -104,7 +104,7 @@ class FeatureMaps:
             KeyError: the image can't be decoded, or there is none of that name.
             InputError: its file isn't what it was when the audit began.
         """
-        row = int(self.ids.get_indexer([sample_id])[0])
+        row = int(self.ids.get_indexer(pd.Index([sample_id]))[0])
         if row < 0:
             raise KeyError(sample_id)
         digest = self.digests[row]
