@@ -156,7 +156,7 @@ def invert(state: Path, operations: Sequence[Operation]) -> list[dict[str, Any]]
     """What takes `operations` back, as records for a ledger; to be called before they are committed.
 
     Raises:
-        InputError: an operation that can't be taken back from its record alone, such as a `Write` onto a file.
+        InputError: an operation that can't be taken back from its record alone: a `Write` over a file.
     """
     undone: list[Operation] = []
     made: dict[Path, None] = {}
