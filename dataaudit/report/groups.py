@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,7 @@ def _samples(ids: set[str], tables: Tables) -> dict[str, dict[str, Any]]:
     index = sorted(ids)
     images = tables.images.reindex(index)
     labels = tables.labels[tables.labels["sample_id"].isin(index)].dropna(subset="name").sort_values("name")
-    names: dict[Any, str] = labels.groupby("sample_id")["name"].agg(", ".join).to_dict()
+    names: dict[Any, str] = labels.groupby("sample_id")["name"].agg(_together).to_dict()
 
     def text(value: Any) -> str | None:
         return None if pd.isna(value) else str(value)
@@ -131,6 +131,11 @@ def _samples(ids: set[str], tables: Tables) -> dict[str, dict[str, Any]]:
         }
         for sample, path, digest, split in columns
     }
+
+
+def _together(names: pd.Series[str]) -> str:
+    """The classes of an image, with how many objects it has of each where that is more than one."""
+    return ", ".join(name if n == 1 else f"{n} {name}" for name, n in Counter(names).items())
 
 
 def _group(

@@ -113,8 +113,7 @@ def match(objects: pd.DataFrame, detections: pd.DataFrame, min_iou: float = MIN_
 
 def _without_judgement(objects: pd.DataFrame) -> Bools:
     flags = objects[["crowd", "ignore", "difficult"]].to_numpy(dtype=bool)
-    passed: Bools = flags.any(axis=1)
-    return passed
+    return np.asarray(flags.any(axis=1), dtype=bool)
 
 
 def _groups(objects: pd.DataFrame, detections: pd.DataFrame) -> tuple[Ints, Ints]:

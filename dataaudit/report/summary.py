@@ -16,6 +16,7 @@ from dataaudit import registry
 from dataaudit.errors import InputError
 from dataaudit.report.expected import expected_by_check
 from dataaudit.report.groups import duplicate_groups, folder_above, shown_path
+from dataaudit.report.objects import about_objects, corners, is_about_object
 from dataaudit.report.text import percent, plural
 from dataaudit.types import Finding, Report, Tables
 
@@ -24,7 +25,10 @@ __all__ = ["Summary", "as_summary", "is_grouped", "summarize"]
 Summary = dict[str, Any]
 
 MATRIX_CLASSES = 40
-HISTOGRAM_CODE = "LBL001"
+ACROSS_IMAGES = "BOX013"
+"""The check of objects whose groups are of several images."""
+HISTOGRAM_CODES = ("LBL001", "BOX002")
+"""Checks of which every label has a score for its class."""
 HISTOGRAM_BINS = 20
 NO_STEPS = ("total", "decoded")
 """Entries of the timings that are no step of their own: the sum, and a number of images."""
@@ -43,7 +47,8 @@ def summarize(report: Report, *, max_shown: int | None = None) -> Summary:
         (`dataaudit.report.expected.expected` of each check with probabilities, by code), ``codes`` (one entry
         a check that ran), ``open`` (findings and images by code, family and ``any``, without those that a
         person decided to keep), ``classes``, ``matrix``, ``histogram``, ``findings``, ``left_out`` (how many
-        findings `max_shown` cut), ``groups``, ``skipped``, ``timings`` (seconds by step) and ``seconds``.
+        findings `max_shown` cut), ``groups``, ``objects`` (`dataaudit.report.objects.about_objects`),
+        ``skipped``, ``timings`` (seconds by step) and ``seconds``.
 
     Raises:
         InputError: `max_shown` is negative.
@@ -71,6 +76,7 @@ def summarize(report: Report, *, max_shown: int | None = None) -> Summary:
         "findings": shown,
         "left_out": len(findings) - len(shown),
         "groups": duplicate_groups([finding for finding in shown if is_grouped(finding)], report),
+        "objects": about_objects(report, considered, shown),
         "skipped": _skipped(report),
         "timings": {step: float(value) for step, value in report.timings.items() if step not in NO_STEPS},
         "seconds": float(report.timings.get("total", sum(report.timings.values()))),
@@ -84,7 +90,12 @@ def as_summary(report: Report | Mapping[str, Any]) -> Summary:
 
 def is_grouped(finding: Mapping[str, Any]) -> bool:
     """Whether a finding is about several images that belong together, and is looked at beside them."""
-    return finding["sample_id"] is not None and (
+    if finding["sample_id"] is None:
+        return False
+    if finding["code"].startswith("BOX"):
+        # The others group objects of one image
+        return finding["code"] == ACROSS_IMAGES and finding["group"] is not None
+    return (
         finding["group"] is not None or finding["code"] == "LBL002" or finding["code"][:3] in ("DUP", "SPL")
     )
 
@@ -155,14 +166,19 @@ def _findings(report: Report) -> list[dict[str, Any]]:
     above = folder_above(report.tables)
     rows = []
     for finding, at, label, item in zip(report.items, where, first, own, strict=True):
-        about = labels.iloc[item] if item >= 0 else by_sample.iloc[label] if label >= 0 else None
         row = _finding(finding)
+        about = labels.iloc[item] if item >= 0 else None
+        if about is None and report.tables.task == "detection":
+            # Not the first of the image's objects, but the place of a new one
+            about = images.iloc[at] if at >= 0 else None
+        elif about is None and label >= 0:
+            about = by_sample.iloc[label]
         row.update({name: _text(values[at]) if at >= 0 else None for name, values in columns.items()})
         row["image"] = shown_path(row["sample_id"], row["filepath"], above)
         row["suggests"] = _suggests(row, report.tables)
-        op = None if row["fix"] is None else row["fix"]["op"]
-        row["change"] = "missing" if op == "add" else "extra" if op == "remove" else None
-        row["label"] = None if about is None or row["change"] == "missing" else _text(about["name"])
+        row["change"] = _change(finding)
+        own_name = None if about is None or row["change"] == "missing" else about.get("name")
+        row["label"] = _text(own_name)
         locator = (
             finding.fix.locator
             if finding.fix is not None and finding.fix.op != "rename"
@@ -174,6 +190,14 @@ def _findings(report: Report) -> list[dict[str, Any]]:
         rows.append(row)
     rows.sort(key=lambda row: (row["score"], -(row["probability"] or 0.0)))
     return rows
+
+
+def _change(finding: Finding) -> str | None:
+    """What is wrong besides the class: a label is ``missing`` or ``extra``, or a box is ``moved``."""
+    if finding.fix is None:
+        new = finding.box is None and finding.suggested_box is not None
+        return "missing" if new else None
+    return {"add": "missing", "remove": "extra", "move": "moved"}.get(finding.fix.op)
 
 
 def _finding(finding: Finding) -> dict[str, Any]:
@@ -189,6 +213,8 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "probability": _number(finding.probability),
         "message": finding.message,
         "decision": finding.decision,
+        "box": corners(finding.box),
+        "suggested_box": corners(finding.suggested_box),
         "group": _text(evidence.get("group")),
         "evidence": evidence,
         "fix": None if finding.fix is None else _plain(dataclasses.asdict(finding.fix)),
@@ -204,7 +230,7 @@ def _suggests(row: Mapping[str, Any], tables: Tables) -> str | None:
     """What a suggestion names: ``class``, ``sample`` or nothing."""
     if row["suggested"] is None:
         return None
-    is_sample = not row["code"].startswith("LBL") and row["suggested"] in tables.images.index
+    is_sample = row["code"][:3] not in ("LBL", "BOX") and row["suggested"] in tables.images.index
     return "sample" if is_sample else "class"
 
 
@@ -215,12 +241,14 @@ def _counts(
     splits = tables.images["split"].dropna().astype(str).value_counts(sort=False)
     chances = _label_chances(considered)
     probable = [chance for chance in chances.values() if chance is not None]
+    boxed = tables.task == "detection"
     return {
         "images": len(tables.images),
         "labels": len(named),
+        "objects": len(tables.labels) if boxed else None,
         "classes": len(tables.classes),
         "splits": {name: int(splits[name]) for name in sorted(splits.index, key=_split_order)},
-        "unlabeled": len(tables.images) - int(named["sample_id"].nunique()),
+        "unlabeled": 0 if boxed else len(tables.images) - int(named["sample_id"].nunique()),
         "findings": len(findings),
         "open": len(considered),
         "kept": len(findings) - len(considered),
@@ -243,7 +271,9 @@ def _label_chances(considered: list[dict[str, Any]]) -> dict[str, float | None]:
 def _judges_label(finding: Mapping[str, Any]) -> bool:
     """Whether a finding says that a label is wrong, not that a class is odd or somebody should be asked."""
     check = registry.checks().get(finding["code"])
-    return finding["code"].startswith("LBL") and (check is None or check.level == "object")
+    if finding["code"].startswith("BOX") and check is None:
+        return is_about_object(finding)
+    return finding["code"][:3] in ("LBL", "BOX") and (check is None or check.level == "object")
 
 
 def _n_images(findings: list[dict[str, Any]]) -> int:
@@ -262,11 +292,11 @@ def _estimate(considered: list[dict[str, Any]], counts: Mapping[str, Any]) -> st
     others = sum(not _judges_label(finding) for finding in considered)
     wrong = round(counts["expected_wrong"])
     about = f"about {wrong:,} {'is' if wrong == 1 else 'are'}" if wrong else "less than one is"
-    sentence = f"Of these {n:,} doubtful labels, {about} wrong."
+    noun, wrong_how = ("box", "wrong or missing") if counts["objects"] is not None else ("label", "wrong")
+    sentence = f"Of these {plural(n, f'doubtful {noun}')}, {about} {wrong_how}."
     if n == 1:
-        sentence = (
-            f"One label is doubtful, with a chance of {percent(counts['expected_wrong'])} that it is wrong."
-        )
+        chance = percent(counts["expected_wrong"])
+        sentence = f"One {noun} is doubtful, with a chance of {chance} that it is {wrong_how}."
     return sentence + (f" {plural(others, 'other finding')}." if others else "") + kept
 
 
@@ -349,7 +379,9 @@ def _matrix(classes: Sequence[str], considered: list[dict[str, Any]]) -> dict[st
     moves = {
         (finding["item_id"], finding["given"], finding["suggested"])
         for finding in considered
-        if finding["code"].startswith("LBL") and {finding["given"], finding["suggested"]} <= known
+        if finding["code"][:3] in ("LBL", "BOX")
+        and not (finding["code"].startswith("BOX") and finding["change"])
+        and {finding["given"], finding["suggested"]} <= known
     }
     pairs = Counter((given, suggested) for _, given, suggested in moves if given != suggested)
     affected: Counter[str] = Counter()
@@ -371,14 +403,15 @@ def _matrix(classes: Sequence[str], considered: list[dict[str, Any]]) -> dict[st
 
 
 def _histogram(report: Report) -> dict[str, Any] | None:
-    outcome = report.outcomes.get(HISTOGRAM_CODE)
+    code = next((one for one in HISTOGRAM_CODES if one in report.outcomes), "")
+    outcome = report.outcomes.get(code)
     if outcome is None or not len(outcome.score):
         return None
     scores, flagged = outcome.score.to_numpy(dtype=float), outcome.flagged.to_numpy(dtype=bool)
     yes, edges = np.histogram(scores[flagged], bins=HISTOGRAM_BINS, range=(0.0, 1.0))
     no, _ = np.histogram(scores[~flagged], bins=HISTOGRAM_BINS, range=(0.0, 1.0))
     return {
-        "code": HISTOGRAM_CODE,
+        "code": code,
         "edges": [round(float(edge), 6) for edge in edges],
         "flagged": [int(n) for n in yes],
         "not_flagged": [int(n) for n in no],

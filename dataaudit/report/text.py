@@ -60,7 +60,8 @@ def percent(share: float) -> str:
 def plural(n: int, noun: str) -> str:
     """A number with its noun.
 
-    >>> plural(1, "image"), plural(1200, "image")
-    ('1 image', '1,200 images')
+    >>> plural(1, "image"), plural(1200, "image"), plural(2, "box")
+    ('1 image', '1,200 images', '2 boxes')
     """
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+    ending = "es" if noun.endswith("x") else "s"
+    return f"{n:,} {noun}{'' if n == 1 else ending}"

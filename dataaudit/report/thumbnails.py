@@ -7,7 +7,7 @@ import io
 import os
 import threading
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,13 +19,16 @@ import numpy as np
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["LONG_SIDE", "Thumbnail", "thumbnails"]
+__all__ = ["LONG_SIDE", "Region", "Thumbnail", "crops", "sizes", "thumbnails"]
+
+Region = tuple[int, int, int, int]
 
 LONG_SIDE = 160
 """Length of a thumbnail's longer side in pixels; smaller images keep their size."""
 
 _QUALITY = 82
 _MAX_WORKERS = 8
+_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,47 +47,83 @@ class Thumbnail:
 
 
 def thumbnails(
-    wanted: Iterable[tuple[str, str | None]], *, folder: Path | None = None
+    wanted: Iterable[tuple[str, str | None]], *, folder: Path | None = None, long_side: int = LONG_SIDE
 ) -> dict[str, Thumbnail]:
-    """Thumbnails of images, long side at most 160 pixels.
+    """Thumbnails of images.
 
     Args:
         wanted: path of each image, and the digest of its content or None.
         folder: where thumbnails are kept by digest, so that the next report decodes nothing; made when
             needed.
+        long_side: of a thumbnail, in pixels; smaller images keep their size.
 
     Returns:
         The thumbnail of each path that can be decoded; the others aren't in it.
     """
+    whole = crops(((path, digest, None) for path, digest in wanted), folder=folder, long_side=long_side)
+    return {path: thumbnail for (path, _), thumbnail in whole.items()}
+
+
+def crops(
+    wanted: Iterable[tuple[str, str | None, Region | None]],
+    *,
+    folder: Path | None = None,
+    long_side: int = LONG_SIDE,
+) -> dict[tuple[str, Region | None], Thumbnail]:
+    """Parts of images, each image decoded once.
+
+    Args:
+        wanted: path of each image, the digest of its content or None, and the part, (x1, y1, x2, y2) in whole
+            pixels of the image as shown; None for all of it.
+        folder: where they are kept by digest and part; made when needed.
+        long_side: of each, in pixels; smaller parts keep their size.
+
+    Returns:
+        By path and part; those that can't be decoded, or lie outside their image, aren't in it.
+    """
     from PIL import Image
 
     Image.preinit()
-    jobs = dict(wanted)
+    jobs: dict[tuple[str, str | None], list[Region | None]] = {}
+    for path, digest, region in dict.fromkeys(wanted):
+        jobs.setdefault((path, digest), []).append(region)
     if not jobs:
         return {}
     workers = min(_MAX_WORKERS, (os.cpu_count() or 1) + 1, len(jobs))
     # The filter belongs to the process, so it is set around the pool and not inside its threads.
     with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
         warnings.simplefilter("ignore")
-        made = list(pool.map(lambda job: _thumbnail(job[0], job[1], folder), jobs.items()))
-    return {path: thumbnail for path, thumbnail in zip(jobs, made, strict=True) if thumbnail is not None}
+        made = pool.map(lambda job: _parts(job[0][0], job[0][1], job[1], folder, long_side), jobs.items())
+        return {
+            (path, region): thumbnail
+            for (path, _), parts in zip(jobs, made, strict=True)
+            for region, thumbnail in parts.items()
+        }
 
 
-def _thumbnail(path: str, digest: str | None, folder: Path | None) -> Thumbnail | None:
-    kept = None if folder is None or not digest else folder / digest[:2] / f"{digest[2:]}-{LONG_SIDE}.jpg"
-    if kept is not None:
-        try:
-            return _as_url(kept.read_bytes())
-        except (OSError, ValueError):
-            pass
+def _parts(
+    path: str, digest: str | None, regions: Sequence[Region | None], folder: Path | None, long_side: int
+) -> dict[Region | None, Thumbnail]:
+    found: dict[Region | None, Thumbnail] = {}
+    files: dict[Region | None, Path] = {}
+    for region in regions:
+        if folder is None or not digest:
+            continue
+        part = "" if region is None else f"-{'_'.join(map(str, region))}"
+        files[region] = folder / digest[:2] / f"{digest[2:]}{part}-{long_side}.jpg"
+        with suppress(OSError, ValueError):
+            found[region] = _as_url(files[region].read_bytes())
+    left = [region for region in regions if region not in found]
     try:
-        content = _small_jpeg(path)
+        contents = _small_jpegs(path, left, long_side) if left else {}
     except Exception:
         # Decoders raise whatever they like on damaged files; each of these files gets a placeholder.
-        return None
-    if kept is not None:
-        _keep(kept, content)
-    return _as_url(content)
+        return found
+    for region, content in contents.items():
+        if region in files:
+            _keep(files[region], content)
+        found[region] = _as_url(content)
+    return found
 
 
 def _as_url(content: bytes) -> Thumbnail:
@@ -119,20 +158,61 @@ def _keep(path: Path, content: bytes) -> None:
             staged.unlink()
 
 
-def _small_jpeg(path: str) -> bytes:
+def _small_jpegs(path: str, regions: Sequence[Region | None], long_side: int) -> dict[Region | None, bytes]:
     from PIL import Image, ImageOps
 
     with Image.open(path) as image:
+        full = max(image.size)
         # Twice the size, so that the last step down still averages.
-        image.draft("RGB", (2 * LONG_SIDE, 2 * LONG_SIDE))
+        wanted = 2 * long_side * max(full / (_long(region) or full) for region in regions)
+        image.draft("RGB", (round(wanted), round(wanted)))
         upright: Image.Image = ImageOps.exif_transpose(image)
-        if max(upright.size) > 4 * LONG_SIDE and upright.mode in ("RGB", "L", "RGBA"):
-            upright = upright.reduce(max(1, max(upright.size) // (2 * LONG_SIDE)))
-        upright = _as_rgb(upright)
-        upright.thumbnail((LONG_SIDE, LONG_SIDE))
-        out = io.BytesIO()
-        upright.save(out, "JPEG", quality=_QUALITY)
+        scale = max(upright.size) / full
+        made = {}
+        for region in regions:
+            part = upright
+            if region is not None:
+                x1, y1, x2, y2 = (round(scale * corner) for corner in region)
+                x1, y1 = max(x1, 0), max(y1, 0)
+                x2, y2 = min(max(x2, x1 + 1), upright.width), min(max(y2, y1 + 1), upright.height)
+                if x1 >= x2 or y1 >= y2:
+                    continue
+                part = upright.crop((x1, y1, x2, y2))
+            made[region] = _jpeg(part, long_side)
+    return made
+
+
+def _long(region: Region | None) -> int:
+    return 0 if region is None else max(region[2] - region[0], region[3] - region[1])
+
+
+def _jpeg(image: Image.Image, long_side: int) -> bytes:
+    if max(image.size) > 4 * long_side and image.mode in ("RGB", "L", "RGBA"):
+        image = image.reduce(max(1, max(image.size) // (2 * long_side)))
+    image = _as_rgb(image)
+    if image.mode == "RGB":
+        image = image.copy()  # `thumbnail` changes its image, which may be that of other parts
+    image.thumbnail((long_side, long_side))
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=_QUALITY)
     return out.getvalue()
+
+
+def sizes(paths: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """Width and height of images in pixels as shown, from their headers; none of those that can't be read."""
+    from PIL import Image
+
+    found = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for path in dict.fromkeys(paths):
+            try:
+                with Image.open(path) as image:
+                    turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+                    found[path] = image.size[::-1] if turned else image.size
+            except Exception:  # as above
+                continue
+    return found
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
