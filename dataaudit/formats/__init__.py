@@ -6,7 +6,9 @@ A format module has
 - ``sniff(path) -> bool``, cheap; `path` may be the name of something that isn't a file;
 - ``read(path, *, options) -> Tables``;
 - ``patch(source, fixes) -> list[Operation]``: it edits nothing, it says what is to be done;
-- optionally ``states(path) -> list[Path]``: where an interrupted fix of it could have left its journal.
+- optionally ``states(path) -> list[Path]``: where an interrupted fix of it could have left its journal;
+- optionally ``OBJECTS = True``: it has boxes. Where such a format fits, ``folder`` doesn't, to which any
+  folders of images look like classes.
 
 Modules whose names begin with an underscore are parts of formats.
 """
@@ -111,6 +113,8 @@ def _detect(path: Path) -> Any:
             fitting += [module] if module.sniff(path) else []
         except MissingDependencyError as error:  # such as no database: the other formats may still fit
             unknown.append(f"The format {module.NAME} could not be tried: {error}")
+    if any(getattr(module, "OBJECTS", False) for module in fitting):
+        fitting = [module for module in fitting if module.NAME != "folder"]
     if len(fitting) > 1:
         raise FormatError(
             f"This can be read as {' and as '.join(module.NAME for module in fitting)}.",
