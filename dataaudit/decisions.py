@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
@@ -14,15 +16,19 @@ from typing import Any
 import pandas as pd
 
 from dataaudit import journal, state
+from dataaudit.checks.box_fixes import BoxFixes
 from dataaudit.errors import DataAuditError, InputError, nearest
 from dataaudit.formats import _cells
-from dataaudit.types import VERDICTS, Decision, Finding, Fix, Locator, Report, Source
+from dataaudit.signals.objects import image_sizes
+from dataaudit.types import VERDICTS, Box, Decision, Finding, Fix, Locator, Report, Source, Tables
 
 __all__ = ["fix_from_json", "fix_to_json", "latest", "read", "record", "write_template"]
 
-_ANSWERS = ("finding", "verdict", "label", "reviewer", "note")
-_CONTEXT = ("code", "sample_id", "given", "suggested", "probability", "message")
-_JUDGED = ("code", "item_id", "given", "digest")
+_ANSWERS = ("finding", "verdict", "label", "box", "reviewer", "note")
+_CONTEXT = ("code", "sample_id", "given", "given_box", "suggested", "suggested_box", "probability", "message")
+_BOXES = {"given_box": "box", "suggested_box": "suggested_box"}
+_OF_OBJECTS = ("box", *_BOXES)
+_JUDGED = ("code", "item_id", "given", "digest", "judged_box")
 _KEPT = ("fix", "at", *_JUDGED)
 
 
@@ -43,8 +49,8 @@ def read(path: str | Path, report: Report, *, new_classes: bool = False) -> list
 
     Args:
         path: columns ``finding`` (a key, or ``CODE:sample_id``), ``verdict``, ``label`` (for ``other``),
-            ``reviewer`` and ``note``; the other columns of a template may stay. Rows without a verdict are
-            left out.
+            ``box`` (for ``other`` of an object: its corners ``x1, y1, x2, y2`` in pixels), ``reviewer`` and
+            ``note``; the other columns of a template may stay. Rows without a verdict are left out.
         report: the report whose findings were decided.
         new_classes: accept a label that no sample has yet; otherwise it is taken for a slip.
 
@@ -52,7 +58,8 @@ def read(path: str | Path, report: Report, *, new_classes: bool = False) -> list
         The decisions in the order of the rows, each ``accept`` and ``other`` with its fix.
 
     Raises:
-        InputError: an unknown column, finding, verdict or label, with file and line.
+        InputError: an unknown column, finding, verdict or label, or a box that can't be read, with file and
+            line.
     """
     path = Path(path)
     if not path.is_file():
@@ -71,10 +78,14 @@ def write_template(report: Report, path: str | Path) -> None:
     """Write the findings as a CSV to fill in: empty answers, and beside them what each finding says."""
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\r\n")
-    writer.writerow([*_ANSWERS, *_CONTEXT])
+    objects = report.tables.task == "detection"
+    answers, context = (
+        [name for name in names if objects or name not in _OF_OBJECTS] for names in (_ANSWERS, _CONTEXT)
+    )
+    writer.writerow([*answers, *context])
     for finding in report.items:
-        context = [getattr(finding, name) for name in _CONTEXT]
-        writer.writerow([finding.key, "", "", "", "", *(_harmless(value) for value in context)])
+        said = [_said(finding, name) for name in context]
+        writer.writerow([finding.key, *[""] * (len(answers) - 1), *said])
     Path(path).write_bytes(
         out.getvalue().encode("utf-8-sig")
     )  # with its mark, or a spreadsheet guesses wrong
@@ -122,11 +133,16 @@ def latest(source: Source) -> dict[str, Decision]:
                 reviewer=row.cells.get("reviewer"),
                 at=row.cells.get("at"),
                 note=row.cells.get("note"),
-                **{name: row.cells.get(name) for name in _JUDGED},
+                **{name: _judged(row.cells, name) for name in _JUDGED},
             )
         except (KeyError, TypeError, DataAuditError) as error:
             raise InputError(f"The decision can't be read: {error!r}.", where=row.where) from None
     return found
+
+
+def _judged(cells: Mapping[str, Any], name: str) -> Any:
+    value = cells.get(name)
+    return tuple(value) if name == "judged_box" and value is not None else value
 
 
 def fix_to_json(fix: Fix) -> dict[str, Any]:
@@ -148,6 +164,7 @@ class _Findings:
         self.labels = report.tables.labels
         self.digests = report.tables.images["digest"]
         self.several = report.tables.task == "multilabel"
+        self.objects = _Objects(report.tables) if report.tables.task == "detection" else None
         self.names: dict[Any, set[str]] = {}
         self.of_sample: dict[str, str] | None = None
         self.by_key = {finding.key: finding for finding in report.items}
@@ -159,12 +176,18 @@ class _Findings:
     def decide(self, row: _Row) -> Decision:
         finding = self.find(row)
         verdict, label = row.text("verdict").lower(), row.text("label")
+        box = _box_of(row)
         if verdict not in VERDICTS:
             raise InputError(f"The verdict is {verdict!r}. {nearest(verdict, VERDICTS)}", where=row.where)
         if label and verdict != "other":
             raise InputError(
                 f"The verdict {verdict!r} comes with the label {label!r}.", where=row.where,
                 fix="A label goes with the verdict 'other'.",
+            )  # fmt: skip
+        if box is not None and (verdict != "other" or self.objects is None):
+            raise InputError(
+                f"The verdict {verdict!r} comes with the box {row.text('box')!r}.", where=row.where,
+                fix="A box goes with the verdict 'other' on an object.",
             )  # fmt: skip
         fix = None
         if verdict == "accept":
@@ -175,7 +198,7 @@ class _Findings:
                     fix="Say 'other' with a label, 'keep' or 'skip'.",
                 )  # fmt: skip
         elif verdict == "other":
-            fix = self.relabel(finding, label, row.where)
+            fix = self.other(finding, label, box, row.where)
         return Decision(
             finding=finding.key,
             verdict=verdict,
@@ -187,6 +210,7 @@ class _Findings:
             item_id=finding.item_id,
             given=finding.given,
             digest=self.digest_of(finding),
+            judged_box=finding.suggested_box if finding.box is None else finding.box,
         )
 
     def digest_of(self, finding: Finding) -> str | None:
@@ -210,16 +234,24 @@ class _Findings:
             fix="Expected a finding's key, or CODE:sample_id. Findings change with the data: audit again.",
         )  # fmt: skip
 
-    def relabel(self, finding: Finding, label: str, where: str) -> Fix:
-        if not label:
+    def other(self, finding: Finding, label: str, box: Box | None, where: str) -> Fix:
+        """The fix that a person says instead of the proposed one."""
+        if not label and box is None:
+            empty = "label is" if self.objects is None else "label and the box are"
             raise InputError(
-                "The verdict is 'other' and the label is empty.", where=where, fix="Name the class."
+                f"The verdict is 'other' and the {empty} empty.", where=where, fix="Name the class."
             )
-        if label not in self.classes and not self.new_classes:
+        if label and label not in self.classes and not self.new_classes:
             raise InputError(
                 f"No sample has the class {label!r}. {nearest(label, self.classes)}", where=where,
                 fix="For a class that is new, read the decisions with new_classes=True.",
             )  # fmt: skip
+        of_a_class = finding.fix is not None and finding.fix.op == "rename"
+        if self.objects is None or (of_a_class and box is None):
+            return self.relabel(finding, label, where)
+        return self.objects.other(finding, label or None, box, where)
+
+    def relabel(self, finding: Finding, label: str, where: str) -> Fix:
         if finding.fix is not None and finding.fix.op == "rename":
             return replace(finding.fix, new=label)
         if finding.fix is not None and finding.fix.op == "add":
@@ -275,6 +307,86 @@ class _Findings:
         return self.of_sample[finding.sample_id]
 
 
+class _Objects:
+    """Fixes of the objects of a dataset, by what a person says in pixels."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
+        self.fixes = BoxFixes(tables.labels, tables.images, tables.units)
+        self.sizes = image_sizes(tables.images)
+
+    def other(self, finding: Finding, label: str | None, box: Box | None, where: str) -> Fix:
+        """Another class or box of the object that a finding is about, or an object that isn't there yet."""
+        if finding.item_id in self.tables.labels.index:
+            return self.changed(finding, label, box, where)
+        missing = finding.fix is not None and finding.fix.op == "add"
+        name = label or (finding.suggested if missing else None)
+        box = box or (finding.suggested_box if missing else None)
+        if finding.sample_id is None or name is None or box is None:
+            raise InputError(
+                f"The finding {finding.key} is about no single object that could be changed.", where=where,
+                fix="Give the label and the box of an object to add, or decide on findings about objects.",
+            )  # fmt: skip
+        self.check(finding.sample_id, box, where)
+        return self.fixes.add(finding.sample_id, name, box)
+
+    def changed(self, finding: Finding, label: str | None, box: Box | None, where: str) -> Fix:
+        label_id, own = finding.item_id, finding.box
+        old = str(self.tables.labels.loc[label_id, "name"])
+        same_box = box is None or (
+            own is not None and max(abs(a - b) for a, b in zip(box, own, strict=True)) < 0.1
+        )
+        if same_box and label in (None, old):
+            raise InputError(
+                f"The object {label_id} has this class and box already: {old!r}.", where=where,
+                fix="Say 'keep'.",
+            )  # fmt: skip
+        if same_box:
+            return self.fixes.relabel(label_id, str(label))
+        if label not in (None, old):
+            raise InputError(
+                f"The object {label_id} would get another class and another box at once.", where=where,
+                fix="Give one of them now, and the other after the next audit.",
+            )  # fmt: skip
+        assert box is not None
+        self.check(str(self.tables.labels.loc[label_id, "sample_id"]), box, where)
+        return self.fixes.move(label_id, box)
+
+    def check(self, sample_id: str, box: Box, where: str) -> None:
+        """Refuse a box that the image doesn't show, or that can't be written."""
+        size: Any = self.sizes.loc[sample_id]
+        width, height = float(size["width"]), float(size["height"])
+        if math.isnan(width) or math.isnan(height):
+            if self.tables.units == "relative":
+                raise InputError(
+                    f"The size of {sample_id} isn't known, so its boxes can't be written.", where=where
+                )
+            return
+        x1, y1, x2, y2 = box
+        if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
+            raise InputError(
+                f"The box {x1:g}, {y1:g}, {x2:g}, {y2:g} lies outside {sample_id}, which is {width:g} x "
+                f"{height:g} pixels.", where=where, fix="Give its corners x1, y1, x2, y2 in pixels.",
+            )  # fmt: skip
+
+
+def _box_of(row: _Row) -> Box | None:
+    """The corners that a row says; None where it says none."""
+    text = row.text("box")
+    if not text:
+        return None
+    try:
+        x1, y1, x2, y2 = map(float, re.split(r"[\s,;]+", text.strip("[]() ")))
+    except ValueError:
+        x1 = y1 = x2 = y2 = math.nan
+    if not (math.isfinite(x1 + y1 + x2 + y2) and x1 < x2 and y1 < y2):
+        raise InputError(
+            f"The box is {text!r}; expected its corners x1, y1, x2, y2 in pixels, such as '10, 20, 30, 40', "
+            "with x1 < x2 and y1 < y2.", where=row.where,
+        )  # fmt: skip
+    return x1, y1, x2, y2
+
+
 def _csv_rows(path: Path, content: bytes) -> Iterator[_Row]:
     text = _cells.decode(content, path).text
 
@@ -328,6 +440,14 @@ def _check_columns(names: Sequence[str], where: str) -> None:
     for name in ("finding", "verdict"):
         if name not in names:
             raise InputError(f"The column {name!r} is missing; there are {', '.join(names)}.", where=where)
+
+
+def _said(finding: Finding, name: str) -> object:
+    """A cell of a template; corners have a space between them, or a spreadsheet reads them as one number."""
+    if name not in _BOXES:
+        return _harmless(getattr(finding, name))
+    box = getattr(finding, _BOXES[name])
+    return "" if box is None else ", ".join(f"{corner:.1f}" for corner in box)
 
 
 def _harmless(value: object) -> object:

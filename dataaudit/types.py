@@ -379,8 +379,8 @@ class Decision:
 
     Attributes:
         finding: key of the finding.
-        verdict: ``accept`` the proposed fix, ``keep`` the label as it is, ``other`` (another class, in
-            `fix`), or ``skip``.
+        verdict: ``accept`` the proposed fix, ``keep`` the label as it is, ``other`` (another class or box,
+            in `fix`), or ``skip``.
         fix: what to do, for ``accept`` and ``other``.
         reviewer: who decided.
         at: when, ISO 8601 in UTC.
@@ -389,6 +389,8 @@ class Decision:
         item_id: what was flagged, such as the label.
         given: the class that was judged.
         digest: MD5 of the image's bytes, by which it is known again when it was moved.
+        judged_box: corners of the object that was judged, in pixels; of one that isn't in the source yet,
+            those proposed.
     """
 
     finding: str
@@ -401,6 +403,7 @@ class Decision:
     item_id: str | None = field(default=None, compare=False)
     given: str | None = field(default=None, compare=False)
     digest: str | None = field(default=None, compare=False)
+    judged_box: Box | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.verdict not in VERDICTS:

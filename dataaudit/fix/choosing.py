@@ -68,6 +68,9 @@ def choose(
     candidates, later = _renamed(asked, report.tables)
     chosen, beaten = _one_a_label(candidates, objects=objects)
     chosen, orphans = _keep_merged(chosen)
+    if objects:
+        chosen, waiting = _keep_one(chosen, report)
+        orphans |= waiting
     items = sorted(chosen, key=lambda item: _place(item.fix))
     taken = {item.finding for item in items}  # of a class that is renamed some labels have their own fix
     left_out = {key: why for key, why in (later | beaten).items() if key not in taken}
@@ -321,3 +324,45 @@ def _keep_merged(chosen: Sequence[Planned]) -> tuple[list[Planned], dict[str, st
             needed.add(fix.new)
         kept.append(item)
     return kept, left_out
+
+
+def _keep_one(chosen: Sequence[Planned], report: Report) -> tuple[list[Planned], dict[str, str]]:
+    """Leave out removals of boxes in favour of one that goes too, or that isn't moved as it was to be.
+
+    The boxes of one object, such as duplicates, have the same ``group`` in the evidence of their check, those
+    to keep as well. What a person decided is done.
+    """
+    taken = {item.finding for item in chosen}
+    removed = {item.fix.label_id for item in chosen if item.fix.op == "remove"}
+    groups = {item.key: (item.code, item.evidence.get("group")) for item in report.items}
+    unmoved = {
+        groups[item.key]
+        for item in report.items
+        if item.fix is not None and item.fix.op == "move" and item.key not in taken
+    }
+    members = {
+        (code, group): set(map(str, ids))
+        for code in {item.code for item in chosen if item.fix.op == "remove"}
+        for group, ids in _groups_of(report, code).items()
+    }
+    kept, left_out = [], {}
+    for item in sorted(chosen, key=_weight):
+        group = groups.get(item.finding, (item.code, None))
+        if item.fix.op == "remove" and not item.decided and group[1] is not None:
+            if group in unmoved:
+                left_out[item.finding] = "the box that was to take its place isn't moved"
+            elif members.get(group, removed | {""}) <= removed:
+                left_out[item.finding] = "all boxes of the object would go; audit again for this one"
+        if item.finding not in left_out:
+            kept.append(item)
+        else:
+            removed.discard(item.fix.label_id)
+    return kept, left_out
+
+
+def _groups_of(report: Report, code: str) -> dict[Any, Any]:
+    """The items of each group in the evidence of a check, flagged or not."""
+    outcome = report.outcomes.get(code)
+    if outcome is None or outcome.evidence is None or "group" not in outcome.evidence:
+        return {}
+    return dict(outcome.evidence.groupby("group").groups)
