@@ -70,6 +70,8 @@ def expected_by_check(report: Report) -> dict[str, dict[str, Any]]:
 def foremost(by_check: Mapping[str, Mapping[str, Any]]) -> tuple[str, Mapping[str, Any]] | None:
     """The check of labels whose expectation is shown to people: LBL001, or the one that expects most errors.
 
+    Checks of objects count where no check of classes does.
+
     Args:
         by_check: `expected_by_check` of a report.
 
@@ -77,11 +79,15 @@ def foremost(by_check: Mapping[str, Mapping[str, Any]]) -> tuple[str, Mapping[st
         Its code and expectation; None where next to no error is expected.
     """
     known = registry.checks()
-    labels = {
-        code: entry
-        for code, entry in by_check.items()
-        if code.startswith("LBL") and (code not in known or known[code].level == "object")
-    }
+    families = [
+        {
+            code: entry
+            for code, entry in by_check.items()
+            if code.startswith(family) and (code not in known or known[code].level == "object")
+        }
+        for family in ("LBL", "BOX")
+    ]
+    labels = families[0] or families[1]
     if not labels:
         return None
     code = "LBL001" if "LBL001" in labels else max(labels, key=lambda code: float(labels[code]["errors"]))
@@ -97,11 +103,15 @@ def sentences(by_check: Mapping[str, Mapping[str, Any]]) -> list[str]:
     shown = foremost(by_check)
     if shown is None:
         return []
-    entry = shown[1]
+    code, entry = shown
     first = next((one for one in reversed(entry["first"]) if one["k"] <= max(entry["errors"], 10)), None)
     worst = f"; in the worst {first['k']:,}: {first['errors']:,.0f}" if first else ""
     number = f"{entry['errors']:,.0f} wrong ({entry['low']:,} to {entry['high']:,})"
-    found = [f"Expected in {plural(entry['items'], 'label')}: {number}{worst}."]
+    where = f"Expected in {plural(entry['items'], 'label')}"
+    if code.startswith("BOX"):
+        check = registry.checks().get(code)
+        where = f"Expected by {code}{'' if check is None else f' {check.name}'}"
+    found = [f"{where}: {number}{worst}."]
     budget = [one for one in entry["budget"] if one["k"]]
     if budget:
         shares = " / ".join(f"{100 * one['share']:.0f}" for one in budget)

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataaudit.errors import InputError
+from dataaudit.report.drawing import Drawing, Gallery, draw_findings, draw_members
 from dataaudit.report.expected import foremost, sentences
+from dataaudit.report.objects import is_about_object
 from dataaudit.report.summary import as_summary, is_grouped
 from dataaudit.report.text import percent, visible
 from dataaudit.report.thumbnails import thumbnails as make_thumbnails
@@ -58,7 +60,17 @@ def to_html(
         raise InputError(f"max_cards is {limit}; expected 0 or more.")
     summary = as_summary(report)
     shown = _shown(summary, limit)
-    wanted = [*shown["cards"], *(member for group in shown["groups"] for member in group["members"])]
+    gallery = Gallery()
+    drawn, drawn_members = _drawn(summary, shown, gallery, thumbnails)
+    wanted = [
+        *(card for card in shown["cards"] if card["key"] not in drawn),
+        *(
+            one
+            for group in shown["groups"]
+            for one in group["members"]
+            if one["sample_id"] not in drawn_members
+        ),
+    ]
     pictures = make_thumbnails(
         ((item["filepath"], item["digest"]) for item in wanted if item["filepath"] is not None),
         folder=thumbnails,
@@ -66,6 +78,11 @@ def to_html(
     context = {
         "summary": summary,
         "pictures": pictures,
+        "gallery": gallery.pictures,
+        "drawn": drawn,
+        "drawn_members": drawn_members,
+        "objects": _objects(summary.get("objects")),
+        "names": {entry["code"]: entry["summary"] or entry["name"] for entry in summary["codes"]},
         "expected": _expected(summary),
         "expected_sentences": sentences(summary.get("expected", {})),
         "histogram": _histogram(summary["histogram"]),
@@ -159,6 +176,56 @@ def _shown(summary: Mapping[str, Any], limit: int) -> dict[str, Any]:
         "unreadable_left_out": max(0, len(unreadable) - MAX_UNREADABLE),
         "general": [finding for finding in findings if finding["sample_id"] is None],
     }
+
+
+def _drawn(
+    summary: Mapping[str, Any], shown: Mapping[str, Any], gallery: Gallery, folder: Path | None
+) -> tuple[dict[str, list[Drawing]], dict[str, Drawing]]:
+    """Drawings of the findings about objects by key, and of the members of groups by sample."""
+    about = summary.get("objects")
+    if about is None:
+        return {}, {}
+    cards = [card for card in shown["cards"] if is_about_object(card)]
+    grouped = [one for one in summary["findings"] if is_about_object(one) and is_grouped(one)]
+    return (
+        draw_findings(cards, about["images"], gallery, folder),
+        draw_members(shown["groups"], grouped, about["images"], gallery, folder),
+    )
+
+
+def _objects(objects: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The tables of objects, with the curves of precision and recall in pixels."""
+    if objects is None:
+        return None
+    baseline = objects["baseline"]
+    if baseline is not None:
+        ranked = sorted(baseline["classes"], key=lambda one: (-one["n"], one["name"]))
+        baseline = {
+            **baseline,
+            "line": _steps(baseline["all"]["curve"], PLOT_WIDTH, PLOT_HEIGHT),
+            "width": PLOT_WIDTH,
+            "height": PLOT_HEIGHT,
+            "rows": [{**one, "line": _steps(one["curve"], 60, 24)} for one in ranked[:MAX_CLASSES]],
+            "left_out": max(0, len(ranked) - MAX_CLASSES),
+        }
+    found = [entry for entry in objects["classes"] if entry["open"]]
+    return {
+        **objects,
+        "rows": found[:MAX_CLASSES],
+        "left_out": max(0, len(found) - MAX_CLASSES),
+        "baseline": baseline,
+    }
+
+
+def _steps(curve: list[list[float]], width: int, height: int) -> str:
+    """The path of a curve of precision over recall that falls where the precision does."""
+    parts: list[str] = []
+    before = 0.0
+    for recall, precision in curve:
+        y = round(height * (1 - precision), 2)
+        parts.append(f"{'L' if parts else 'M'}{round(width * before, 2)} {y}L{round(width * recall, 2)} {y}")
+        before = recall
+    return "".join(parts)
 
 
 def _classes(classes: list[dict[str, Any]]) -> dict[str, Any]:

@@ -34,7 +34,10 @@ def corners(box: Box | None) -> list[float] | None:
 
 
 def about_objects(
-    report: Report, considered: Sequence[Mapping[str, Any]], shown: Sequence[Mapping[str, Any]]
+    report: Report,
+    considered: Sequence[Mapping[str, Any]],
+    shown: Sequence[Mapping[str, Any]],
+    groups: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any] | None:
     """The objects by class and kind of finding, the precision of the predictions, and boxes to draw.
 
@@ -42,6 +45,7 @@ def about_objects(
         report: the result of an audit.
         considered: the findings as in a summary, without those that a person decided to keep.
         shown: the findings that the summary lists, worst first.
+        groups: of images, as in the summary.
 
     Returns:
         None where the dataset has no objects; else a dict that ``json.dumps`` takes as it is: ``objects``
@@ -57,6 +61,8 @@ def about_objects(
     mine = [finding for finding in considered if is_about_object(finding) or finding["code"][:3] == "BOX"]
     found = objects(tables.images, tables.labels, tables.task, tables.units)
     wanted = [finding["sample_id"] for finding in shown if finding["sample_id"] is not None]
+    members = [member["sample_id"] for group in groups for member in group["members"]]
+    drawn = [*list(dict.fromkeys(wanted))[:MAX_IMAGES], *list(dict.fromkeys(members))[:MAX_IMAGES]]
     return {
         "objects": len(found),
         "empty": len(tables.images) - int(found["sample_id"].nunique()),
@@ -66,7 +72,7 @@ def about_objects(
         "baseline": None
         if report.detections is None
         else precision_recall(found, report.detections, tables.classes),
-        "images": boxes_of(tables, list(dict.fromkeys(wanted))[:MAX_IMAGES], found),
+        "images": boxes_of(tables, drawn, found),
     }
 
 

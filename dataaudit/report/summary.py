@@ -59,6 +59,7 @@ def summarize(report: Report, *, max_shown: int | None = None) -> Summary:
     considered = [finding for finding in findings if finding["decision"] != "keep"]
     shown = findings if max_shown is None else findings[:max_shown]
     counts = _counts(report.tables, findings, considered)
+    groups = duplicate_groups([finding for finding in shown if is_grouped(finding)], report)
     return {
         "schema": 1,
         "version": _version(),
@@ -75,8 +76,8 @@ def summarize(report: Report, *, max_shown: int | None = None) -> Summary:
         "histogram": _histogram(report),
         "findings": shown,
         "left_out": len(findings) - len(shown),
-        "groups": duplicate_groups([finding for finding in shown if is_grouped(finding)], report),
-        "objects": about_objects(report, considered, shown),
+        "groups": groups,
+        "objects": about_objects(report, considered, shown, groups),
         "skipped": _skipped(report),
         "timings": {step: float(value) for step, value in report.timings.items() if step not in NO_STEPS},
         "seconds": float(report.timings.get("total", sum(report.timings.values()))),
