@@ -16,8 +16,8 @@ from dataaudit.journal import Move, Operation
 from dataaudit.types import Fix, Locator, Problem, Source
 
 __all__ = [
-    "Images", "Walked", "check_file", "check_some", "examples", "folder_options", "leave", "listed_splits",
-    "near_files", "new_files", "pair", "split_of", "stem_of", "unannotated", "walk",
+    "Images", "Walked", "above", "by_file", "check_file", "check_some", "examples", "folder_options",
+    "listed_splits", "near_files", "new_files", "others", "pair", "split_of", "stem_of", "unannotated", "walk",
 ]  # fmt: skip
 
 _BUDGET = 50_000
@@ -175,6 +175,32 @@ class Images:
         return [*fitting, before + after]
 
 
+def others(file: str, candidates: Sequence[str], chosen: str, problems: list[Problem]) -> list[str]:
+    """The images that a file isn't for although they have its name; a problem, where there are any."""
+    found = [image for image in candidates if image != chosen]
+    if found:
+        problems.append(
+            Problem(
+                kind="two images for one annotation file",
+                message=f"It could belong to {chosen} and to {', '.join(found)}; it counts for {chosen}, "
+                "and the others are left out.",
+                locator=Locator(file=file),
+                sample_id=chosen,
+            )
+        )
+    return found
+
+
+def above(file: str) -> list[str]:
+    """The folders above a file, each with a slash at its end but for the root.
+
+    >>> above("a/b/1.xml")
+    ['', 'a/', 'a/b/']
+    """
+    parts = file.split("/")[:-1]
+    return ["".join(f"{part}/" for part in parts[:depth]) for depth in range(len(parts) + 1)]
+
+
 def pair(files: dict[str, str], image: str, file: str, problems: list[Problem]) -> None:
     """Give an image its annotation file; a second one is a problem."""
     if image in files:
@@ -320,7 +346,34 @@ def check_file(root: Path, relative: str) -> Path:
     return path
 
 
-def leave(
+def by_file(
+    source: Source, fixes: Sequence[Fix], annotation_of: Callable[[Fix], str | None]
+) -> tuple[list[Operation], dict[str, list[Fix]]]:
+    """The moves of images that leave the dataset, and the other fixes by their annotation file.
+
+    Args:
+        source: of the dataset.
+        fixes: of objects and of images.
+        annotation_of: the annotation file of the image of a fix, relative; None where it has none.
+
+    Raises:
+        ConflictError: an image is gone, or the one that would be kept.
+        InputError: the fix of an object whose image leaves the dataset.
+    """
+    leaving = [fix for fix in fixes if fix.op in ("drop", "merge")]
+    operations = _leave(source, leaving, annotation_of)
+    gone = {fix.sample_id for fix in leaving}
+    files: dict[str, list[Fix]] = {}
+    for fix in fixes:
+        if fix.op in ("drop", "merge"):
+            continue
+        if fix.sample_id in gone:
+            raise InputError(f"{fix.sample_id} leaves the dataset; its objects can't be edited too.")
+        files.setdefault(fix.locator.file, []).append(fix)
+    return operations, files
+
+
+def _leave(
     source: Source, fixes: Sequence[Fix], annotation_of: Callable[[Fix], str | None]
 ) -> list[Operation]:
     """The moves of images and their annotation files out of the dataset.

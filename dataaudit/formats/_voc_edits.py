@@ -130,16 +130,7 @@ def operations(
         InputError: a fix that can't be carried out.
     """
     assert source.root is not None
-    leaving = [fix for fix in fixes if fix.op in ("drop", "merge")]
-    found = _pairs.leave(source, leaving, annotation_of)
-    gone = {fix.sample_id for fix in leaving}
-    by_file: dict[str, list[Fix]] = {}
-    for fix in fixes:
-        if fix.op in ("drop", "merge"):
-            continue
-        if fix.sample_id in gone:
-            raise InputError(f"{fix.sample_id} leaves the dataset; its objects can't be edited too.")
-        by_file.setdefault(fix.locator.file, []).append(fix)
+    found, by_file = _pairs.by_file(source, fixes, annotation_of)
     for file, own in by_file.items():
         path = inside(source.root, file)
         if not path.exists() and all(fix.op == "add" for fix in own):

@@ -77,7 +77,7 @@ def read(path: Path, *, options: Mapping[str, str] | None = None) -> Tables:
     rows = ObjectRows()
     found = _paired(root, named, rows.problems)
     without, _ = _pairs.unannotated(found.images, tuple(found.files), rows.problems)
-    bases = {base for file in found.files.values() for base in _above(file)}
+    bases = {base for file in found.files.values() for base in _pairs.above(file)}
     listed = _pairs.listed_splits(root, sorted(bases), rows.problems)
     misnamed: list[tuple[str, str]] = []
     new_file, n_read = _pairs.new_files(found.files, ".xml"), 0
@@ -155,8 +155,9 @@ def _paired(root: Path, named: Mapping[str, str], problems: list[Problem]) -> _P
         if not candidates:
             candidates = _by_filename(root, file, images, problems)
         elif len(candidates) > 1:
-            candidates = _one(root, file, candidates, problems)
-            left_out |= set(images.of(file)) - set(candidates)
+            chosen = _one(root, file, candidates)
+            left_out.update(_pairs.others(file, candidates, chosen, problems))
+            candidates = [chosen]
         for image in candidates:
             _pairs.pair(paired.files, image, file, problems)
     _pairs.check_some(walked.annotations, tuple(paired.files), root, "Pascal VOC")
@@ -180,22 +181,12 @@ def _by_filename(root: Path, file: str, images: _pairs.Images, problems: list[Pr
     return found
 
 
-def _one(root: Path, file: str, candidates: Sequence[str], problems: list[Problem]) -> list[str]:
+def _one(root: Path, file: str, candidates: Sequence[str]) -> str:
     """The image that a file belongs to where several have its name."""
     tree = _tree(root, file, None, [])
     name = _text(tree, "filename") if tree is not None else ""
     chosen = [image for image in candidates if image.endswith("/" + name) or image == name] or candidates
-    others = [image for image in candidates if image != chosen[0]]
-    problems.append(
-        Problem(
-            kind="two images for one annotation file",
-            message=f"It could belong to {chosen[0]} and to {', '.join(others)}; it counts for {chosen[0]}, "
-            "and the others are left out.",
-            locator=Locator(file=file),
-            sample_id=chosen[0],
-        )
-    )
-    return [chosen[0]]
+    return chosen[0]
 
 
 def _is_annotation(file: Path) -> bool:
@@ -204,12 +195,6 @@ def _is_annotation(file: Path) -> bool:
             return _ROOT.search(opened.read(8192).replace(b"\0", b"")) is not None
     except OSError:
         return False
-
-
-def _above(file: str) -> list[str]:
-    """The folders above that of a file, each with a slash at its end."""
-    parts = file.split("/")[:-1]
-    return ["".join(f"{part}/" for part in parts[:depth]) for depth in range(len(parts) + 1)]
 
 
 # What a file says
@@ -223,10 +208,11 @@ def _tree(root: Path, file: str, image: str | None, problems: list[Problem]) -> 
             raise FormatError(f"The root element is {tree.tag!r}; expected 'annotation'.", where=f"{file}:1")
         return tree
     except (FormatError, OSError) as error:
+        why = f"{file}: The file can't be read: {error.strerror}." if isinstance(error, OSError) else error
         problems.append(
             Problem(
                 kind="unreadable annotation file",
-                message=f"{error} Its objects are left out.",
+                message=f"{why} Its objects are left out.",
                 locator=Locator(file=file),
                 sample_id=image,
             )
