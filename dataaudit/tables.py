@@ -9,12 +9,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
+from PIL import Image
 
 from dataaudit import formats
 from dataaudit.decode import digest_of
 from dataaudit.errors import InputError
 from dataaudit.formats import fiftyone_dataset
+from dataaudit.formats._detections import ATTRIBUTES, ID, documents_of, flattened, joined, updated
 from dataaudit.formats._fiftyone import connect
 from dataaudit.journal import database
 from dataaudit.types import Locator, Source, Tables
@@ -25,8 +28,11 @@ if TYPE_CHECKING:
 __all__ = ["dataset_name", "read", "source_of", "write"]
 
 LABELS = "ground_truth"
-INFO, ID, DIGEST = "dataaudit", "dataaudit_id", "dataaudit_digest"
+INFO, DIGEST = "dataaudit", "dataaudit_digest"
 _BETWEEN = "\x1f"
+_ORIENTATION = 0x0112
+_KINDS = {"classification": "Classification", "multilabel": "Classifications", "detection": "Detections"}
+_LABEL = {"classification": f"{LABELS}.label", "multilabel": f"{LABELS}.classifications.label"}
 
 
 def dataset_name(source: Source) -> str:
@@ -71,8 +77,10 @@ def write(tables: Tables, *, name: str | None = None) -> fo.Dataset:
         name = dataset_name(source)
     dataset = fiftyone.load_dataset(name) if fiftyone.dataset_exists(name) else fiftyone.Dataset(name)
     _refuse_another(dataset, source)
-    _declare(dataset, fiftyone, several=tables.task == "multilabel")
+    _declare(dataset, fiftyone, tables.task)
     _update(dataset, tables)
+    if tables.task == "detection":
+        _update_objects(dataset, tables, fiftyone)
     if list(dataset.default_classes) != list(tables.classes):
         dataset.default_classes = list(tables.classes)
     known = {**dataset.info.get(INFO, {}), "source": None if source is None else _plain(source)}
@@ -103,13 +111,13 @@ def _refuse_another(dataset: fo.Dataset, source: Source | None) -> None:
         )
 
 
-def _declare(dataset: fo.Dataset, fiftyone: Any, *, several: bool) -> None:
+def _declare(dataset: fo.Dataset, fiftyone: Any, task: str) -> None:
     dataset.persistent = True
     there = dataset.get_field_schema()
     for field in (ID, DIGEST, "split"):
         if field not in there:
             dataset.add_sample_field(field, fiftyone.StringField)
-    kind = fiftyone.Classifications if several else fiftyone.Classification
+    kind = getattr(fiftyone, _KINDS[task])
     if LABELS in there and LABELS not in dataset.get_field_schema(embedded_doc_type=kind):
         # The files are read in another way than before; they hold the labels
         dataset.delete_sample_field(LABELS)
@@ -139,11 +147,12 @@ def source_of(dataset: fo.Dataset) -> Source | None:
 def _update(dataset: fo.Dataset, tables: Tables) -> None:
     several = tables.task == "multilabel"
     wanted = tables.images.assign(label=_labels(tables))
-    name = f"{LABELS}.classifications.label" if several else f"{LABELS}.label"
-    columns = ["id", ID, "filepath", name, "split", DIGEST]
+    columns = ["id", ID, "filepath", _LABEL.get(tables.task, ID), "split", DIGEST]
     rows = list(zip(*dataset.values(columns), strict=True)) if len(dataset) else []
     if several:
         rows = [(*row[:3], _joined(row[3]), *row[4:]) for row in rows]
+    elif tables.task not in _LABEL:  # objects are no class of the image
+        rows = [(*row[:3], None, *row[4:]) for row in rows]
     have = pd.DataFrame(
         rows, columns=["id", "sample_id", "filepath", "label", "split", "digest"], dtype=object
     )
@@ -165,6 +174,8 @@ def _update(dataset: fo.Dataset, tables: Tables) -> None:
 def _labels(tables: Tables) -> pd.Series[Any]:
     """The class of each sample; of a multi-label dataset its classes, joined."""
     labels = tables.labels
+    if tables.task == "detection":
+        return pd.Series(None, index=tables.images.index, dtype=object)
     if tables.task != "multilabel":
         return labels.drop_duplicates("sample_id").set_index("sample_id")["name"].reindex(tables.images.index)
     named = labels.dropna(subset="name").groupby("sample_id")["name"].agg(list)
@@ -286,6 +297,89 @@ def _add(dataset: fo.Dataset, new: pd.DataFrame, *, several: bool) -> None:
     dataset.add_samples(samples, progress=False)
 
 
+def _update_objects(dataset: fo.Dataset, tables: Tables, fiftyone: Any) -> None:
+    used = [attribute for flag, attribute in ATTRIBUTES.items() if tables.labels[flag].any()]
+    there = dataset.get_field_schema(flat=True)
+    for name, kind in ((ID, fiftyone.StringField), *((name, fiftyone.BooleanField) for name in used)):
+        if f"{LABELS}.detections.{name}" not in there:
+            dataset.add_sample_field(f"{LABELS}.detections.{name}", kind)
+    ids, known = dataset.values(["id", ID])
+    own = {sample_id: each for each, sample_id in reversed(list(zip(ids, known, strict=True)))}
+    have = database.contents(dataset.name, LABELS)
+    metadata = database.contents(dataset.name, "metadata")
+    shown = {sample_id: metadata.get(each) or {} for sample_id, each in own.items() if sample_id is not None}
+    sizes = _sizes(tables, shown)
+    new: dict[str, dict[str, Any]] = {}
+    for sample_id, wanted in documents_of(tables, sizes).items():
+        content = have.get(own[sample_id])
+        detections = updated(None if content is None else content.get("detections") or [], wanted, used)
+        if detections is not None:
+            content = {**(content or {"_cls": "Detections"}), "detections": detections}
+            new[own[sample_id]] = {LABELS: content}
+    rows: Iterable[Any] = zip(
+        sizes.index.tolist(), sizes["width"].tolist(), sizes["height"].tolist(), strict=True
+    )
+    for sample_id, width, height in rows:
+        size = {"width": width, "height": height}
+        if width == width and size != {side: shown[sample_id].get(side) for side in size}:
+            content = {
+                "_cls": "ImageMetadata",
+                **shown[sample_id],
+                "width": int(width),
+                "height": int(height),
+            }
+            new.setdefault(own[sample_id], {})["metadata"] = content
+    if new:
+        database.set_contents(dataset.name, new)
+        dataset.reload()
+
+
+def _sizes(tables: Tables, shown: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Width and height of each image: as the sweep, FiftyOne, the image's header or the annotations say."""
+    images = tables.images
+    columns = {}
+    for side in ("width", "height"):
+        swept = _numbers(images[side])
+        known = [shown.get(str(sample_id), {}).get(side) for sample_id in images.index]
+        columns[side] = swept.fillna(_numbers(pd.Series(known, index=images.index, dtype=object)))
+    sizes = pd.DataFrame(columns)
+    unknown = sizes.index[sizes.isna().any(axis=1)]
+    sizes.loc[unknown] = _sizes_of_files(images.loc[unknown, "filepath"])
+    for side in ("width", "height"):
+        sizes[side] = sizes[side].fillna(_numbers(images[f"declared_{side}"]))
+    return sizes.mask(sizes.isna().any(axis=1))
+
+
+def _numbers(column: pd.Series[Any]) -> pd.Series[float]:
+    """A column of positive numbers; NaN for anything else."""
+    numbers = pd.to_numeric(column, errors="coerce").astype("Float64")
+    values = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
+    return pd.Series(np.where(values > 0, values, np.nan), index=column.index)
+
+
+def _sizes_of_files(paths: Iterable[str]) -> Any:
+    """(n, 2) float64 width and height of images as their headers say; NaN where they can't be read."""
+    # A header is no bomb; Pillow would warn in the middle of the threads
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            return np.array(list(pool.map(_size_of_file, paths)), dtype=np.float64).reshape(-1, 2)
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def _size_of_file(path: str) -> tuple[float, float]:
+    """Width and height of an image as shown."""
+    try:
+        with Image.open(path) as opened:
+            width, height = opened.size
+            turned = opened.getexif().get(_ORIENTATION, 1) in range(5, 9)
+    except Exception:  # Pillow raises whatever its decoders run into; the sweep says what is wrong
+        return np.nan, np.nan
+    return (height, width) if turned else (width, height)
+
+
 def read(dataset: fo.Dataset, *, label_field: str | None = None) -> Tables:
     """Tables of a FiftyOne dataset.
 
@@ -306,6 +400,8 @@ def read(dataset: fo.Dataset, *, label_field: str | None = None) -> Tables:
     ids = pd.Series(dataset.values(ID), index=tables.images.index, dtype=object)
     if ids.isna().any() or not ids.is_unique:
         return tables
+    if tables.task == "detection":
+        return _objects_of_files(dataset, tables, ids, source)
     images = tables.images.set_axis(pd.Index(ids.to_numpy(), name="sample_id"))
     owners = ids.loc[tables.labels["sample_id"]].tolist()
     keys = owners
@@ -317,6 +413,33 @@ def read(dataset: fo.Dataset, *, label_field: str | None = None) -> Tables:
     labels = labels.assign(sample_id=owners, locator=pd.Series(locators, index=labels.index, dtype=object))
     source = replace(source, dataset=dataset.name)
     return replace(tables, images=images.sort_index(), labels=labels.sort_index(), source=source)
+
+
+def _objects_of_files(dataset: fo.Dataset, found: Tables, ids: pd.Series[str], source: Source) -> Tables:
+    """Tables of objects that were loaded from files: what they are as in FiftyOne, the rest as in the files.
+
+    Args:
+        dataset: the dataset.
+        found: its tables as they are read from FiftyOne alone.
+        ids: sample ids by FiftyOne's.
+        source: of the files.
+    """
+    inside = f"{LABELS}.detections"
+    keys, own = (flattened(each) for each in dataset.values([f"{inside}.id", f"{inside}.{ID}"]))
+    own_ids = pd.Series(own, index=pd.Index(keys, dtype=object), dtype=object)
+    shown = own_ids.loc[[locator.item for locator in found.labels["locator"]]]
+    if shown.isna().any() or not shown.is_unique:
+        return found
+    images = found.images.set_axis(pd.Index(ids.to_numpy(), name="sample_id"))
+    labels = found.labels.set_axis(pd.Index(shown.to_numpy(), name="label_id", dtype=object))
+    labels = labels.assign(sample_id=ids.loc[labels["sample_id"]].to_numpy())
+    source = replace(source, dataset=dataset.name)
+    if "rev" in source.options or not Path(source.path).exists():
+        places = pd.Series([Locator(file=each) for each in images.index], index=images.index, dtype=object)
+        labels = labels.assign(locator=places.loc[labels["sample_id"]].to_numpy())
+        return replace(found, images=images.assign(locator=places), labels=labels, source=source)
+    files = formats.read(source.path, format=source.format, options=source.options)
+    return joined(files, replace(found, images=images, labels=labels, source=source))
 
 
 def _locators(source: Source, label_ids: Sequence[str], sample_ids: Sequence[str]) -> list[Locator]:

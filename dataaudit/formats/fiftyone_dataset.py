@@ -12,6 +12,7 @@ import pandas as pd
 
 from dataaudit import state
 from dataaudit.errors import ConflictError, FormatError, InputError, nearest
+from dataaudit.formats import _detections
 from dataaudit.formats._fiftyone import connect
 from dataaudit.formats._sets import check_fixes
 from dataaudit.formats._shared import new_label, set_tables
@@ -21,12 +22,14 @@ from dataaudit.types import Fix, Locator, Source, Tables
 if TYPE_CHECKING:
     import fiftyone as fo
 
-__all__ = ["DESCRIPTION", "NAME", "from_dataset", "label_field_of", "patch", "read", "sniff"]
+__all__ = ["DESCRIPTION", "NAME", "PROPOSED", "from_dataset", "label_field_of", "patch", "read", "sniff"]
 
 NAME = "fiftyone"
-DESCRIPTION = "The name of a FiftyOne dataset with a Classification or Classifications field."
+DESCRIPTION = "The name of a FiftyOne dataset with a Classification, Classifications or Detections field."
 
-_SUGGESTED = re.compile(r"[A-Z]{3}\d{3}_suggested")
+PROPOSED = "dataaudit_proposed"
+_MADE = re.compile(rf"[A-Z]{{3}}\d{{3}}_suggested|{PROPOSED}")
+_KINDS = ("Classification", "Classifications", "Detections")
 _SPLIT_TAGS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing"})
 
 
@@ -42,8 +45,8 @@ def read(path: Path, *, options: Mapping[str, str] | None = None) -> Tables:
 
     Args:
         path: its name.
-        options: ``label_field``, the `Classification` or `Classifications` field; not needed where there is
-            only one.
+        options: ``label_field``, the `Classification`, `Classifications` or `Detections` field; not needed
+            where there is only one.
     """
     options = dict(options or {})
     label_field = options.pop("label_field", None)
@@ -67,7 +70,7 @@ def from_dataset(dataset: fo.Dataset, *, label_field: str | None = None) -> Tabl
 
     Raises:
         FormatError: not a dataset of images.
-        InputError: no `Classification` field, or several and none is named.
+        InputError: no field of labels, or several and none is named.
     """
     if dataset.media_type not in ("image", None):
         raise FormatError(
@@ -76,6 +79,14 @@ def from_dataset(dataset: fo.Dataset, *, label_field: str | None = None) -> Tabl
     label_field = label_field_of(dataset, label_field)
     if is_several(dataset, label_field):
         return _several(dataset, label_field)
+    if is_objects(dataset, label_field):
+        return _detections.read(
+            dataset,
+            label_field,
+            splits=_splits(dataset, dataset.values("tags")),
+            classes=_declared(dataset, label_field),
+            source=_source(dataset, label_field),
+        )
     ids, filepaths, names, tags = dataset.values(["id", "filepath", f"{label_field}.label", "tags"])
     splits = _splits(dataset, tags)
     index = pd.Index(ids, name="sample_id", dtype=object)
@@ -95,10 +106,13 @@ def from_dataset(dataset: fo.Dataset, *, label_field: str | None = None) -> Tabl
         images=images,
         labels=labels,
         classes=tuple(sorted({*_declared(dataset, label_field), *filter(None, names)})),
-        source=Source(
-            format=NAME, root=None, path=dataset.name, anchor=_anchor(), options={"label_field": label_field}
-        ),
+        source=_source(dataset, label_field),
     )
+
+
+def _source(dataset: fo.Dataset, label_field: str) -> Source:
+    options = {"label_field": label_field}
+    return Source(format=NAME, root=None, path=dataset.name, anchor=_anchor(), options=options)
 
 
 def _declared(dataset: fo.Dataset, label_field: str) -> list[str]:
@@ -111,6 +125,13 @@ def is_several(dataset: fo.Dataset, label_field: str) -> bool:
     import fiftyone as fo
 
     return label_field in dataset.get_field_schema(embedded_doc_type=fo.Classifications)
+
+
+def is_objects(dataset: fo.Dataset, label_field: str) -> bool:
+    """Whether a field holds objects with boxes."""
+    import fiftyone as fo
+
+    return label_field in dataset.get_field_schema(embedded_doc_type=fo.Detections)
 
 
 def _several(dataset: fo.Dataset, label_field: str) -> Tables:
@@ -129,14 +150,13 @@ def _several(dataset: fo.Dataset, label_field: str) -> Tables:
         sets.append(list(first))
         places = [Locator(file=sample_id, item=key, field=label_field) for key in first.values()]
         locators.append(places or [Locator(file=sample_id, field=label_field)])
-    options = {"label_field": label_field}
     return set_tables(
         sample_ids=ids,
         filepaths=filepaths,
         splits=_splits(dataset, tags),
         names=sets,
         locators=locators,
-        source=Source(format=NAME, root=None, path=dataset.name, anchor=_anchor(), options=options),
+        source=_source(dataset, label_field),
     )
 
 
@@ -149,37 +169,52 @@ def _splits(dataset: fo.Dataset, tags: Sequence[Sequence[str]]) -> list[str | No
 
 
 def label_field_of(dataset: fo.Dataset, label_field: str | None) -> str:
-    """The `Classification` or `Classifications` field that is named, or the only one, or ``ground_truth``."""
+    """The field of labels that is named, or the only one, or ``ground_truth``."""
     import fiftyone as fo
 
-    kinds = [fo.Classification, fo.Classifications]
+    kinds = [getattr(fo, kind) for kind in _KINDS]
     fields = sorted(dataset.get_field_schema(embedded_doc_type=kinds))
-    own = [name for name in fields if not _SUGGESTED.fullmatch(name)]
+    own = [name for name in fields if not _MADE.fullmatch(name)]
     if label_field is not None:
-        if label_field not in fields:
+        if label_field in fields:
+            return label_field
+        other = dataset.get_field_schema().get(label_field)
+        if isinstance(other, fo.EmbeddedDocumentField):
             raise InputError(
-                f"The FiftyOne dataset {dataset.name!r} has no Classification field {label_field!r}. "
-                f"{nearest(label_field, own)}"
+                f"The field {label_field!r} of the FiftyOne dataset {dataset.name!r} holds "
+                f"{other.document_type.__name__}; expected {', '.join(_KINDS[:-1])} or {_KINDS[-1]}."
             )
-        return label_field
+        raise InputError(
+            f"The FiftyOne dataset {dataset.name!r} has no {_kind_of(dataset, own)} field {label_field!r}. "
+            f"{nearest(label_field, own)}"
+        )
     if "ground_truth" in own or len(own) == 1:
         return "ground_truth" if "ground_truth" in own else own[0]
     if not own:
         raise InputError(
-            f"The FiftyOne dataset {dataset.name!r} has no Classification field.",
-            fix="Only classification is audited so far.",
+            f"The FiftyOne dataset {dataset.name!r} has no Classification field, nor one of Classifications "
+            "or Detections.",
+            fix="Other labels, such as Polylines and Segmentation, aren't audited so far.",
         )
     raise InputError(
-        f"The FiftyOne dataset {dataset.name!r} has {len(own)} Classification fields: {', '.join(own)}; "
-        "which one holds the labels?",
+        f"The FiftyOne dataset {dataset.name!r} has {len(own)} {_kind_of(dataset, own)} fields: "
+        f"{', '.join(own)}; which one holds the labels?",
         fix="Give label_field (--option label_field=NAME).",
     )
+
+
+def _kind_of(dataset: fo.Dataset, fields: Sequence[str]) -> str:
+    kinds = {dataset.get_field(field).document_type.__name__ for field in fields}
+    return "Classification" if kinds <= {"Classification", "Classifications"} else "label"
 
 
 def patch(source: Source, fixes: Sequence[Fix]) -> list[Operation]:
     """The changes in the database that carry out `fixes`; nothing is changed yet."""
     field = source.options["label_field"]
-    if is_several(connect().load_dataset(source.path), field):
+    dataset = connect().load_dataset(source.path)
+    if is_objects(dataset, field):
+        return _detections.patch(source.path, field, fixes)
+    if is_several(dataset, field):
         return _patch_sets(source.path, field, fixes)
     relabeled = [fix for fix in fixes if fix.op == "relabel"]
     removed = tuple(fix.sample_id for fix in fixes if fix.op != "relabel")

@@ -15,22 +15,26 @@ __all__ = [
     "check_labels",
     "check_samples",
     "classes_of",
+    "contents",
     "delete",
     "documents",
+    "dumped",
     "fields",
     "id_of",
+    "parsed",
     "put",
     "relabeled",
     "restore",
+    "set_contents",
 ]
 
 
 def documents(name: str, ids: Sequence[str]) -> tuple[str, ...]:
     """The samples `ids` of the dataset `name` as extended JSON."""
-    from bson import ObjectId, json_util
+    from bson import ObjectId
 
     found = _dataset(name)._sample_collection.find({"_id": {"$in": [ObjectId(each) for each in ids]}})
-    return tuple(json_util.dumps(each, json_options=json_util.CANONICAL_JSON_OPTIONS) for each in found)
+    return tuple(dumped(each) for each in found)
 
 
 def id_of(document: str) -> str:
@@ -53,16 +57,45 @@ def check_labels(name: str, field: str, expected: Mapping[str, str | None]) -> N
 
 def fields(name: str, field: str, ids: Collection[str]) -> dict[str, str | None]:
     """The documents of a field in extended JSON by sample id; None where there is none."""
-    from bson import ObjectId, json_util
-
-    collection = _dataset(name)._sample_collection
-    found = collection.find({"_id": {"$in": [ObjectId(each) for each in ids]}}, {field: True})
-    options = json_util.CANONICAL_JSON_OPTIONS
-    values = {str(each["_id"]): each.get(field) for each in found}
     return {
-        key: None if value is None else json_util.dumps(value, json_options=options)
-        for key, value in values.items()
+        key: None if value is None else dumped(value) for key, value in contents(name, field, ids).items()
     }
+
+
+def contents(
+    name: str, field: str, ids: Collection[str] | None = None, *, without: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The documents of a field as they are stored, by sample id; None where there is none.
+
+    Args:
+        name: of the dataset.
+        field: name of a field of its samples.
+        ids: of samples; None for all.
+        without: what is left out of each document, such as ``detections.mask``.
+    """
+    from bson import ObjectId
+
+    wanted = {} if ids is None else {"_id": {"$in": [ObjectId(each) for each in ids]}}
+    found = _dataset(name)._sample_collection.find(wanted, {field: True})
+    if without:
+        left_out = [{"$unset": [f"{field}.{each}" for each in without]}]
+        pipeline = [{"$match": wanted}, {"$project": {field: True}}, *left_out]
+        found = _dataset(name)._sample_collection.aggregate(pipeline)
+    return {str(each["_id"]): each.get(field) for each in found}
+
+
+def parsed(document: str) -> Any:
+    """What a document in extended JSON holds."""
+    from bson import json_util
+
+    return json_util.loads(document, json_options=json_util.CANONICAL_JSON_OPTIONS)
+
+
+def dumped(content: Any) -> str:
+    """Extended JSON of a document, from which it comes back with the same types."""
+    from bson import json_util
+
+    return str(json_util.dumps(content, json_options=json_util.CANONICAL_JSON_OPTIONS))
 
 
 def classes_of(document: str | None) -> list[str]:
@@ -85,20 +118,41 @@ def check_documents(name: str, field: str, expected: Mapping[str, str | None]) -
 
 def put(name: str, field: str, new: Mapping[str, str | None]) -> None:
     """Set the documents of a field."""
-    from bson import ObjectId, json_util
+    values = {sample: None if text is None else parsed(text) for sample, text in new.items()}
+    set_contents(name, {sample: {field: value} for sample, value in values.items()})
+
+
+def set_contents(
+    name: str,
+    new: Mapping[str, Mapping[str, Any]],
+    *,
+    gone: Mapping[str, Collection[str]] | None = None,
+    where: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
+    """Set parts of samples as they are stored, in bulk.
+
+    Args:
+        name: of the dataset.
+        new: paths, such as ``ground_truth.detections.0.tags``, and their values by sample id.
+        gone: paths to take away by sample id.
+        where: paths and the values that they must have, by sample id; a sample where one has another is left
+            as it is.
+    """
+    from bson import ObjectId
     from pymongo import UpdateOne
 
-    options = json_util.CANONICAL_JSON_OPTIONS
     dataset = _dataset(name)
-    dataset._sample_collection.bulk_write(
-        [
-            UpdateOne(
-                {"_id": ObjectId(sample)},
-                {"$set": {field: None if text is None else json_util.loads(text, json_options=options)}},
-            )
-            for sample, text in new.items()
-        ]
-    )
+    updates = []
+    for sample in dict.fromkeys([*new, *(gone or ())]):
+        change: dict[str, Any] = {}
+        if new.get(sample):
+            change["$set"] = dict(new[sample])
+        if gone and gone.get(sample):
+            change["$unset"] = dict.fromkeys(gone[sample], "")
+        if change:
+            updates.append(UpdateOne({"_id": ObjectId(sample), **(where or {}).get(sample, {})}, change))
+    if updates:
+        dataset._sample_collection.bulk_write(updates, ordered=False)
     dataset.reload()
 
 
@@ -116,18 +170,17 @@ def relabeled(
         renamed: old to new class.
         added: classes to append.
     """
-    from bson import ObjectId, json_util
+    from bson import ObjectId
 
-    options = json_util.CANONICAL_JSON_OPTIONS
     found: dict[str, Any] = {"_cls": "Classifications", "classifications": []}
     if document is not None:
-        found = json_util.loads(document, json_options=options)
+        found = parsed(document)
     labels = [label for label in found.get("classifications") or [] if label.get("label") not in removed]
     labels = [
         {**label, "label": (renamed or {}).get(label.get("label"), label.get("label"))} for label in labels
     ]
     labels += [{"_id": ObjectId(), "_cls": "Classification", "tags": [], "label": name} for name in added]
-    return str(json_util.dumps({**found, "classifications": labels}, json_options=options))
+    return dumped({**found, "classifications": labels})
 
 
 def check_samples(name: str, ids: Sequence[str], *, present: bool) -> None:
@@ -169,15 +222,9 @@ def delete(name: str, ids: Sequence[str]) -> None:
 
 def restore(name: str, samples: Sequence[str]) -> None:
     """Put those documents back that are not there."""
-    from bson import json_util
-
     dataset = _dataset(name)
     there = set(dataset.values("id"))
-    missing = [
-        json_util.loads(each, json_options=json_util.CANONICAL_JSON_OPTIONS)
-        for each in samples
-        if id_of(each) not in there
-    ]
+    missing = [parsed(each) for each in samples if id_of(each) not in there]
     if missing:
         # The public way gives a sample that comes back a new id, which findings and views don't know
         dataset._sample_collection.insert_many(missing)
