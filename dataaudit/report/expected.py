@@ -95,23 +95,20 @@ def foremost(by_check: Mapping[str, Mapping[str, Any]]) -> tuple[str, Mapping[st
 
 
 def sentences(by_check: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """How many labels are likely to be wrong, and what finding them takes, as two sentences or none.
+    """How many class labels are likely to be wrong, and what finding them takes, as two sentences or none.
 
     Args:
         by_check: `expected_by_check` of a report.
     """
     shown = foremost(by_check)
-    if shown is None:
+    # Of the many kinds of errors that objects have, one would say little
+    if shown is None or shown[0].startswith("BOX"):
         return []
-    code, entry = shown
+    entry = shown[1]
     first = next((one for one in reversed(entry["first"]) if one["k"] <= max(entry["errors"], 10)), None)
     worst = f"; in the worst {first['k']:,}: {first['errors']:,.0f}" if first else ""
     number = f"{entry['errors']:,.0f} wrong ({entry['low']:,} to {entry['high']:,})"
-    where = f"Expected in {plural(entry['items'], 'label')}"
-    if code.startswith("BOX"):
-        check = registry.checks().get(code)
-        where = f"Expected by {code}{'' if check is None else f' {check.name}'}"
-    found = [f"{where}: {number}{worst}."]
+    found = [f"Expected in {plural(entry['items'], 'label')}: {number}{worst}."]
     budget = [one for one in entry["budget"] if one["k"]]
     if budget:
         shares = " / ".join(f"{100 * one['share']:.0f}" for one in budget)
