@@ -71,7 +71,8 @@ class Drawing:
     Attributes:
         picture: id of the picture, or None where there is none.
         view: ``viewBox``, x, y, width and height.
-        halo: path around all boxes, dark, so that light ones stand out.
+        halo: path around the foremost boxes, dark, so that light ones stand out.
+        shade: the same, fainter, around the other boxes.
         marks: the boxes, the foremost last.
         alt: what is seen, in words.
         font: size of the labels in pixels of the image.
@@ -80,6 +81,7 @@ class Drawing:
     picture: str | None
     view: str
     halo: str
+    shade: str
     marks: tuple[Mark, ...]
     alt: str
     font: float
@@ -324,8 +326,18 @@ def _drawing(picture: str | None, view: View, marks: Sequence[Mark], alt: str) -
         if mark.x <= x + width and mark.x + mark.width >= x
         and mark.y <= y + height and mark.y + mark.height >= y
     )  # fmt: skip
-    halo = "".join(f"M{mark.x:g} {mark.y:g}h{mark.width:g}v{mark.height:g}h{-mark.width:g}z" for mark in seen)
     return Drawing(
-        picture=picture, view=f"{x:.2f} {y:.2f} {width:.2f} {height:.2f}", halo=halo, marks=seen, alt=alt,
+        picture=picture,
+        view=f"{x:.2f} {y:.2f} {width:.2f} {height:.2f}",
+        halo=_outline(mark for mark in seen if mark.kind != "other"),
+        shade=_outline(mark for mark in seen if mark.kind == "other"),
+        marks=seen,
+        alt=alt,
         font=round(max(width, height) / 28, 2),
-    )  # fmt: skip
+    )
+
+
+def _outline(marks: Iterable[Mark]) -> str:
+    return "".join(
+        f"M{mark.x:g} {mark.y:g}h{mark.width:g}v{mark.height:g}h{-mark.width:g}z" for mark in marks
+    )
