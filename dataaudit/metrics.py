@@ -11,6 +11,7 @@ import numpy.typing as npt
 from dataaudit.errors import InputError
 
 __all__ = [
+    "best_pairs",
     "box_area",
     "box_intersection",
     "box_iou",
@@ -309,3 +310,28 @@ def pairs_by_group(a: Ints, b: Ints) -> tuple[Ints, Ints]:
     left = np.repeat(np.arange(len(a)), n)
     within = np.arange(len(left)) - np.repeat(np.cumsum(n) - n, n)
     return left, order[np.repeat(first, n) + within]
+
+
+def best_pairs(a: Ints, b: Ints, score: Doubles) -> Ints:
+    """Pairs one to one, greedily: the pair with the highest score first, then the highest of what is left.
+
+    Args:
+        a: (p,) number of the first item of each pair, any integers.
+        b: (p,) number of the second.
+        score: (p,) no NaN; of equal ones the earlier pair goes first.
+
+    Returns:
+        Positions of the pairs that are taken, ascending; no item of `a` and none of `b` is in two of them.
+
+    >>> best_pairs(np.array([0, 0, 1]), np.array([0, 1, 0]), np.array([0.9, 0.8, 0.95])).tolist()
+    [1, 2]
+    """
+    order = np.argsort(-score, kind="stable")
+    taken: list[Ints] = []
+    while len(order):
+        # Pairs that are the best of both their items: greedy would take each of them too
+        of_a, of_b = (np.unique(side[order], return_index=True)[1] for side in (a, b))
+        best = order[np.intersect1d(of_a, of_b)]
+        taken.append(best)
+        order = order[~np.isin(a[order], a[best]) & ~np.isin(b[order], b[best])]
+    return np.sort(np.concatenate(taken)) if taken else np.empty(0, dtype=np.int64)

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from dataaudit.types import Source, Tables
+from dataaudit.version.objects import ObjectsDiff, diff_objects
 from dataaudit.version.place import place_of
 from dataaudit.version.snapshot import read, working_tables
 
@@ -40,6 +41,9 @@ class VersionDiff:
         unchanged: how many samples are the same in both.
         several: whether a sample may have several classes; `old` and `new` are then all of them, sorted and
             joined by ", ".
+        objects: of a detection dataset what became of the objects of the images that both versions have;
+            `old` and `new` of images that were added or dropped are then how many objects they have of which
+            class, such as "2 cat, 1 dog".
     """
 
     a: str
@@ -47,6 +51,7 @@ class VersionDiff:
     changes: pd.DataFrame
     unchanged: int
     several: bool = False
+    objects: ObjectsDiff | None = None
 
     @property
     def counts(self) -> dict[str, int]:
@@ -59,14 +64,14 @@ class VersionDiff:
         """How many samples went from one class (row) to another (column); "(none)" for unlabeled ones.
 
         Where samples have several classes, a class that one gained came from "(none)", and one it lost went
-        there.
+        there. Of a detection dataset it counts objects, those that have another class.
         """
         old, new = self._moved()
         return pd.crosstab(pd.Series(old, name="old"), pd.Series(new, name="new")).astype("int64")
 
     @property
     def moves(self) -> list[tuple[str, str, int]]:
-        """From which class to which how many samples went, the most frequent first."""
+        """From which class to which how many samples or objects went, the most frequent first."""
         pairs = Counter(zip(*self._moved(), strict=True))
         return [
             (old, new, n) for (old, new), n in sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
@@ -74,6 +79,10 @@ class VersionDiff:
 
     def _moved(self) -> tuple[list[str], list[str]]:
         """Old and new class of each label that changed."""
+        if self.objects is not None:
+            changed = self.objects.changes
+            changed = changed[changed["kind"].isin(("relabeled", "moved and relabeled"))]
+            return changed["old"].tolist(), changed["new"].tolist()
         moved = self.changes[self.changes["kind"] == "relabeled"]
         if not self.several:
             return moved["old"].fillna(_NONE).tolist(), moved["new"].fillna(_NONE).tolist()
@@ -94,27 +103,44 @@ class VersionDiff:
             "unchanged": self.unchanged,
             "matrix": [{"old": old, "new": new, "n": n} for old, new, n in self.moves],
             "changes": rows.to_dict(orient="records"),
+            **({} if self.objects is None else {"objects": self.objects.to_dict()}),
         }
 
     def to_text(self, *, limit: int | None = 20) -> str:
         """The difference as lines for a terminal.
 
         Args:
-            limit: how many samples of each kind are listed; all where None.
+            limit: how many samples or objects of each kind are listed; all where None.
         """
-        if not len(self.changes):
+        if not len(self.changes) and not (self.objects is not None and len(self.objects.changes)):
             return f"{self.a} and {self.b} hold the same {self.unchanged:,} samples with the same labels."
-        summary = ", ".join(f"{n:,} {kind}" for kind, n in self.counts.items())
-        lines = [f"{self.a} -> {self.b}: {summary}, {self.unchanged:,} unchanged"]
+        images = "" if self.objects is None else " images"
+        summary = ", ".join(
+            [*(f"{n:,} {kind}" for kind, n in self.counts.items()), f"{self.unchanged:,} unchanged"]
+        )
+        lines = [f"{self.a} -> {self.b}:{images} {summary}"]
+        if self.objects is not None:
+            counts = [f"{n:,} {kind}" for kind, n in self.objects.counts.items()]
+            lines.append(f"Objects: {', '.join([*counts, f'{self.objects.unchanged:,} unchanged'])}")
         for kind in self.counts:
             lines += ["", kind[0].upper() + kind[1:]]
             if kind == "relabeled":
                 lines += [f"  {self._move(old, new)}: {n:,}" for old, new, n in self.moves[:limit]] + [""]
             rows = self.changes[self.changes["kind"] == kind]
-            lines += [f"  {line}" for line in islice(_lines(rows, kind, several=self.several), limit)]
-            if limit is not None and len(rows) > limit:
-                lines.append(f"  ... and {len(rows) - limit:,} more")
-        return "\n".join(lines)
+            lines += _listed(_lines(rows, kind, several=self.several), len(rows), limit)
+        return "\n".join([*lines, *(self._of_objects(limit) if self.objects is not None else ())])
+
+    def _of_objects(self, limit: int | None) -> Iterator[str]:
+        assert self.objects is not None
+        if len(self.objects.changes):
+            yield from [
+                "",
+                *(f"  {line}" for line in self.objects.by_class[:limit].to_string().split("\n")),
+            ]
+        if self.moves:
+            yield from ["", *(f"  {old} -> {new}: {n:,}" for old, new, n in self.moves[:limit])]
+        for kind, n in self.objects.counts.items():
+            yield from ["", f"Objects {kind}", *_listed(self.objects.lines(kind), n, limit)]
 
     def _move(self, old: str, new: str) -> str:
         if self.several:
@@ -123,6 +149,11 @@ class VersionDiff:
 
     def __repr__(self) -> str:
         return f"VersionDiff({self.a} -> {self.b}: {self.counts}, {self.unchanged} unchanged)"
+
+
+def _listed(lines: Iterator[str], n: int, limit: int | None) -> list[str]:
+    more = [f"  ... and {n - limit:,} more"] if limit is not None and n > limit else []
+    return [*(f"  {line}" for line in islice(lines, limit)), *more]
 
 
 def _gained_and_lost(before: Any, after: Any) -> tuple[list[str], list[str]]:
@@ -186,7 +217,8 @@ def diff_tables(old: Tables, new: Tables, *, a: str, b: str) -> VersionDiff:
     pairs = _pairs(left, right)
     before = left.loc[pairs["before"]].reset_index(drop=True)
     after = right.loc[pairs["after"]].reset_index(drop=True)
-    relabeled = ~_same(before["name"], after["name"])
+    detection = "detection" in (old.task, new.task)
+    relabeled = ~_same(before["name"], after["name"]) & (not detection)
     moved = ~_same(before["split"], after["split"])
     content = before["digest"] != after["digest"]
     renamed = ~relabeled & ~moved & ~content & (before["sample_id"] != after["sample_id"])
@@ -202,19 +234,23 @@ def diff_tables(old: Tables, new: Tables, *, a: str, b: str) -> VersionDiff:
     order = changes["kind"].map({kind: number for number, kind in enumerate(KINDS)})
     changes = changes.assign(order=order).sort_values(["order", "sample_id"], kind="stable")
     unchanged = int((~(relabeled | moved | content | renamed)).sum())
+    objects = diff_objects(old, new, before["sample_id"], after["sample_id"]) if detection else None
     return VersionDiff(
         a=a,
         b=b,
         changes=changes.drop(columns="order").reset_index(drop=True),
         unchanged=unchanged,
         several="multilabel" in (old.task, new.task),
+        objects=objects,
     )
 
 
 def samples(tables: Tables) -> pd.DataFrame:
     """One row a sample by position: `sample_id`, `digest`, `split`, `name` (its labels as one) and `file`."""
     labels = tables.labels[["sample_id", "name"]].dropna(subset="name")
-    if labels["sample_id"].duplicated().any():
+    if tables.task == "detection":
+        labels = _counted(labels)
+    elif labels["sample_id"].duplicated().any():
         names = labels.sort_values("name").groupby("sample_id")["name"].agg(BETWEEN.join)
         labels = names.reset_index()
     images = tables.images
@@ -227,6 +263,18 @@ def samples(tables: Tables) -> pd.DataFrame:
             "file": [PurePosixPath(sample_id).name for sample_id in images.index],
         }
     )
+
+
+def _counted(labels: pd.DataFrame) -> pd.DataFrame:
+    """One row a sample, named by how many objects it has of which class."""
+    counts = (
+        labels.value_counts(["sample_id", "name"])
+        .rename("n")
+        .reset_index()
+        .sort_values(["n", "name"], ascending=[False, True])
+    )
+    texts = counts["n"].astype(str) + " " + counts["name"]
+    return texts.groupby(counts["sample_id"]).agg(BETWEEN.join).rename("name").reset_index()
 
 
 def _same(left: pd.Series[Any], right: pd.Series[Any]) -> pd.Series[bool]:
