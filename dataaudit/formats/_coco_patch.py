@@ -98,9 +98,12 @@ class _Patch:
         self._gone: dict[str, set[int]] = {"images": set(), "annotations": set()}
         self._new: dict[str, list[str]] = {"annotations": [], "categories": []}
         self._sample_of: dict[Any, str] = {}
-        for key, sample_id in zip(rows.images.ids, samples, strict=True):
+        self._image_of: dict[tuple[str, Any], int] = {}
+        for number, (key, sample_id) in enumerate(zip(rows.images.ids, samples, strict=True)):
             if key is not None and sample_id is not None:
                 self._sample_of.setdefault(key, sample_id)
+                self._image_of.setdefault((sample_id, key), number)
+        self._next_id = max((key for key in rows.objects.ids if isinstance(key, int)), default=0) + 1
         self._class_of: dict[Any, str] = {}
         self._category: dict[str, str] = {}
         for number, (key, label) in enumerate(zip(rows.categories.ids, rows.classes, strict=True)):
@@ -257,13 +260,9 @@ class _Patch:
 
     def _add(self, fix: Fix, where: str) -> None:
         rows = self.rows
-        numbers = [
-            number
-            for number, sample_id in enumerate(self.samples)
-            if sample_id == fix.sample_id and rows.images.ids[number] == fix.locator.item
-        ]
-        if not numbers or numbers[0] in self._gone["images"]:
-            if fix.sample_id in self.samples and isinstance(fix.locator.item, str):
+        image = self._image_of.get((fix.sample_id, fix.locator.item))
+        if image is None or image in self._gone["images"]:
+            if image is None and isinstance(fix.locator.item, str) and fix.sample_id in self.samples:
                 raise InputError(
                     f"The image {fix.sample_id} has no id, so no object can name it.", where=where
                 )
@@ -274,14 +273,13 @@ class _Patch:
         own = {} if template is None else self._members(template)
         texts = _box_texts(fix.box, [math.nan] * 4, [None] * 4, self._like["bbox"])
         area = float(texts[2]) * float(texts[3])
-        n = max((key for key in rows.objects.ids if isinstance(key, int)), default=0)
-        n = max(n, 0) + 1 + len(self._new["annotations"])
+        n = self._next_id + len(self._new["annotations"])
         crowd = (
             self._raw(rows.objects, template, "iscrowd") if template is not None and "iscrowd" in own else "0"
         )
         values = {
             "id": json.dumps(str(n)) if "id" in own and self.text[own["id"].start] == '"' else str(n),
-            "image_id": self._raw(rows.images, numbers[0], "id"),
+            "image_id": self._raw(rows.images, image, "id"),
             "category_id": self._category_of(new_label(fix)),
             "bbox": self._bbox_style().array(texts),
             "area": written(area, self._like["area"] or self._like["bbox"]),
@@ -305,8 +303,8 @@ class _Patch:
                 where=rows.file,
                 fix="Nothing was changed. Add the list of categories first.",
             )
-        n = max((key for key in rows.categories.ids if isinstance(key, int)), default=0)
-        n += 1 + len(self._new["categories"])
+        n = max((key for key in rows.categories.ids if isinstance(key, int)), default=0) + 1
+        n += len(self._new["categories"])
         last = len(rows.categories.ids) - 1
         texts = bool(rows.categories.ids) and self._raw(rows.categories, last, "id").startswith('"')
         raw = json.dumps(str(n)) if texts else str(n)

@@ -157,7 +157,8 @@ def _pictures(rows: Rows, path: Path, options: Mapping[str, str]) -> _coco_files
 def _sample_ids(rows: Rows, path: Path, options: Mapping[str, str], root: Path) -> list[str | None]:
     """The sample id of each image entry, as `read` gives it."""
     pictures = _pictures(rows, path, options)
-    return [None if name is None else relative_to(root, Path(pictures.path(name))) for name in rows.names]
+    prefix = f"{root.as_posix()}/"
+    return [None if name is None else pictures.path(name).removeprefix(prefix) for name in rows.names]
 
 
 def _read_file(
@@ -221,7 +222,7 @@ def _add_images(
             continue
         check_name(name, reading.file)
         filepath = pictures.path(name)
-        sample_id = filepath[len(prefix) :] if filepath.startswith(prefix) else filepath
+        sample_id = filepath.removeprefix(prefix)
         if key is None:
             problems.add("image without id", f"{name} has no id.", where, sample_id=sample_id)
         elif key in by_id:
@@ -342,8 +343,8 @@ def _add_objects(
             message = own.strange.get(number, "The numbers of the bbox aren't finite")
             problems.add("unreadable box", f"{message}.", where, sample_id=owner, label_id=label_id)
     kept = np.array([owner is not None for owner in owners], dtype=bool)
-    rows.corners.extend(map(tuple, corners[kept].tolist()))
-    rows.flags.extend(map(tuple, flags[kept].tolist()))
+    rows.corners += corners[kept].tolist()
+    rows.flags += flags[kept].tolist()
 
 
 def _note_ids(own: Rows, items: Sequence[int | str], file: str, problems: Problems) -> None:

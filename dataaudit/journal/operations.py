@@ -138,13 +138,14 @@ def edited(content: bytes, splices: Sequence[tuple[int, int, bytes]]) -> bytes:
     >>> edited(b"a.jpg,cat", [(6, 9, b"dog")])
     b'a.jpg,dog'
     """
-    parts, at = [], 0
+    view, at = memoryview(content), 0  # slices of it are no copies of a large file
+    parts: list[bytes | memoryview] = []
     for start, end, new in splices:
         if not at <= start <= end <= len(content):
             raise InputError(f"The byte range {start} to {end} of {len(content)} is out of order.")
-        parts += [content[at:start], new]
+        parts += [view[at:start], new]
         at = end
-    return b"".join([*parts, content[at:]])
+    return b"".join([*parts, view[at:]])
 
 
 def md5(content: bytes) -> str:
