@@ -25,6 +25,12 @@ CSV_COLUMNS = (
 )  # fmt: skip
 """Columns of findings.csv; with the second to fifth filled in it is a decisions file."""
 
+BOX_COLUMNS = ("x1", "y1", "x2", "y2", "new_x1", "new_y1", "new_x2", "new_y2")
+"""Further columns of a detection dataset: the box and the proposed one, in pixels."""
+
+PLACE_COLUMNS = ("label_file", "label_item")
+"""And where the label stands, or a new one would."""
+
 _PARQUET_TEXT = ("key", "code", "item_id", "sample_id", "given", "suggested", "message", "decision", "group")
 
 
@@ -85,14 +91,24 @@ def _replace(path: Path, content: bytes) -> Path:
 def _csv(summary: Mapping[str, Any]) -> str:
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\r\n")
-    writer.writerow(CSV_COLUMNS)
+    columns = CSV_COLUMNS + ((*BOX_COLUMNS, *PLACE_COLUMNS) if summary.get("objects") is not None else ())
+    writer.writerow(columns)
     for finding in summary["findings"]:
         row = {**finding, "finding": finding["key"], "label": "", "reviewer": "", "note": "", "verdict": ""}
-        cells = (row[column] for column in CSV_COLUMNS)
+        row |= _box_cells(finding)
+        cells = (row[column] for column in columns)
         writer.writerow(
             [spreadsheet_safe(storable(cell) if isinstance(cell, str) else cell) for cell in cells]
         )
     return out.getvalue()
+
+
+def _box_cells(finding: Mapping[str, Any]) -> dict[str, Any]:
+    none, locator = [None] * 4, finding["locator"] or {"file": None, "item": None}
+    corners = (finding.get("box") or none) + (finding.get("suggested_box") or none)
+    item = locator["item"]
+    place = {"label_file": locator["file"], "label_item": None if item is None else str(item)}
+    return dict(zip(BOX_COLUMNS, corners, strict=True)) | place
 
 
 def _parquet(summary: Mapping[str, Any]) -> bytes:
@@ -109,6 +125,13 @@ def _parquet(summary: Mapping[str, Any]) -> bytes:
     for name in ("evidence", "fix"):
         texts = [None if row[name] is None else storable(json.dumps(row[name])) for row in findings]
         columns[name] = pa.array(texts, pa.string())
+    if summary.get("objects") is not None:
+        cells = [_box_cells(row) for row in findings]
+        for name in BOX_COLUMNS:
+            columns[name] = pa.array([row[name] for row in cells], pa.float64())
+        for name in PLACE_COLUMNS:
+            texts = [None if row[name] is None else storable(row[name]) for row in cells]
+            columns[name] = pa.array(texts, pa.string())
     sink = io.BytesIO()
     pq.write_table(pa.table(columns), sink, compression="zstd")
     return sink.getvalue()

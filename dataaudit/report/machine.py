@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree
 
+from dataaudit.report.objects import by_class_and_kind, is_about_object
 from dataaudit.report.summary import as_summary
 from dataaudit.report.text import percent, plural, storable, visible
 from dataaudit.types import Report
@@ -21,6 +22,7 @@ __all__ = ["to_github", "to_json", "to_junit", "to_markdown", "to_sarif"]
 SARIF_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 MAX_ANNOTATIONS = 50
 MAX_LISTED = 100
+MAX_CLASSES = 15
 
 _LINED = (".csv", ".tsv", ".txt")
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -94,8 +96,8 @@ def _result(
     place, line, image = _places(finding, summary, base)
     figures = {
         key: finding[key]
-        for key in ("score", "probability", "given", "suggested")
-        if finding[key] is not None
+        for key in ("score", "probability", "given", "suggested", "box", "suggested_box")
+        if finding.get(key) is not None
     }
     result: dict[str, Any] = {
         "ruleId": finding["code"],
@@ -110,11 +112,47 @@ def _result(
         result["locations"] = [_location(place, line)]
         if image is not None and image != place:
             result["relatedLocations"] = [_location(image, None)]
+    if is_about_object(finding):
+        if image is not None:
+            result["attachments"] = [_attachment(finding, image)]
+        label = _label_place(finding)
+        if label and "locations" in result:
+            result["locations"][0]["logicalLocations"] = [{"fullyQualifiedName": label, "kind": "object"}]
     if finding["decision"] == "keep":
         result["suppressions"] = [
             {"kind": "external", "justification": "A person decided to keep the label."}
         ]
     return result
+
+
+def _attachment(finding: Mapping[str, Any], image: str) -> dict[str, Any]:
+    """The image with the boxes in it, which viewers draw."""
+    rectangles = []
+    for what, box in (("in the dataset", finding["box"]), ("proposed", finding["suggested_box"])):
+        if box is not None:
+            left, top, right, bottom = box
+            corners = {"left": left, "top": top, "right": right, "bottom": bottom}
+            rectangles.append({**corners, "message": {"text": what}})
+    return {
+        "description": {"text": "The image and its boxes, in pixels."},
+        "artifactLocation": _location(image, None)["physicalLocation"]["artifactLocation"],
+        "rectangles": rectangles,
+    }
+
+
+def _label_place(finding: Mapping[str, Any]) -> str:
+    """Where the label of an object stands, or a new one would: file, and item in it."""
+    locator = finding["locator"]
+    return "" if locator is None else ":".join(str(locator[key]) for key in ("file", "item") if locator[key])
+
+
+def _object_place(finding: Mapping[str, Any]) -> str:
+    """The box of a finding about an object and where its label stands, in brackets."""
+    if not is_about_object(finding):
+        return ""
+    known = (("box", finding["box"]), ("proposed box", finding["suggested_box"]))
+    parts = [f"{what} {', '.join(f'{one:.0f}' for one in box)}" for what, box in known if box is not None]
+    return f" [{'; '.join([*parts, _label_place(finding)]).rstrip('; ')}]"
 
 
 def _location(place: str, line: int | None) -> dict[str, Any]:
@@ -208,7 +246,8 @@ def _case(
 
 
 def _line(finding: Mapping[str, Any]) -> str:
-    return f"{visible(finding['image'] or finding['item_id'])}: {visible(_sentence(finding))}"
+    said = _sentence(finding) + _object_place(finding)
+    return f"{visible(finding['image'] or finding['item_id'])}: {visible(said)}"
 
 
 def _xml(text: str) -> str:
@@ -236,7 +275,9 @@ def to_github(report: Report | Mapping[str, Any], *, base: str | Path | None = N
             properties["line"] = str(line)
         properties["title"] = f"{finding['code']} {names[finding['code']]}".rstrip()
         written = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
-        lines.append(f"::{_level(finding)} {written}::{_data(visible(_sentence(finding)))}")
+        lines.append(
+            f"::{_level(finding)} {written}::{_data(visible(_sentence(finding) + _object_place(finding)))}"
+        )
     hidden = summary["counts"]["open"] - len(considered[:MAX_ANNOTATIONS])
     more = f" Not shown here: {plural(hidden, 'finding')}." if hidden else ""
     lines.append(f"::notice title=dataaudit::{_data(visible(summary['estimate']) + more)}")
@@ -272,6 +313,7 @@ def to_markdown(report: Report | Mapping[str, Any], *, max_listed: int = 20) -> 
         lines.append(
             f"| {entry['code']} | {what} | {entry['open']:,} | {percent(entry['share'])} | {expected} |"
         )
+    lines += _kinds(summary)
     listed = considered[:max_listed]
     if listed:
         lines += ["", "| check | image | finding | chance |", "|---|---|---|---:|"]
@@ -286,6 +328,25 @@ def to_markdown(report: Report | Mapping[str, Any], *, max_listed: int = 20) -> 
         skipped = "; ".join(f"{code} {reason}" for code, reason in reasons)
         lines += ["", f"Skipped: {skipped}"]
     return storable("\n".join(lines) + "\n")
+
+
+def _kinds(summary: Mapping[str, Any]) -> list[str]:
+    """The findings of objects by class and kind, those of the classes that have most."""
+    codes, rows = by_class_and_kind(summary)
+    if not rows:
+        return []
+    lines = [
+        "",
+        f"| class | objects | {' | '.join(codes)} | expected real |",
+        f"|---|---:|{'---:|' * len(codes)}---:|",
+    ]
+    for entry in rows[:MAX_CLASSES]:
+        counts = " | ".join(f"{entry['counts'].get(code, 0):,}" for code in codes)
+        expected = "" if entry["expected"] is None else f"{entry['expected']:.0f}"
+        lines.append(f"| {_cell(entry['name'])} | {entry['n']:,} | {counts} | {expected} |")
+    if len(rows) > MAX_CLASSES:
+        lines += ["", f"{plural(len(rows) - MAX_CLASSES, 'more class')} with findings."]
+    return lines
 
 
 def _cell(text: str) -> str:

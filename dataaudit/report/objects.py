@@ -13,7 +13,7 @@ from dataaudit.report.precision import precision_recall
 from dataaudit.signals.objects import image_sizes, objects
 from dataaudit.types import CORNERS, FLAGS, Box, Report, Tables
 
-__all__ = ["about_objects", "boxes_of", "corners", "is_about_object"]
+__all__ = ["about_objects", "boxes_of", "by_class_and_kind", "corners", "is_about_object"]
 
 MAX_IMAGES = 500
 MAX_BOXES = 200
@@ -74,6 +74,14 @@ def about_objects(
         else precision_recall(found, report.detections, tables.classes),
         "images": boxes_of(tables, drawn, found),
     }
+
+
+def by_class_and_kind(summary: Mapping[str, Any]) -> tuple[list[str], list[dict[str, Any]]]:
+    """The codes of checks of objects that found something, and the classes with findings, most first."""
+    about = summary.get("objects")
+    if about is None:
+        return [], []
+    return about["codes"], [entry for entry in about["classes"] if entry["open"]]
 
 
 def _classes(tables: Tables, findings: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

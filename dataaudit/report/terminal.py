@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataaudit.report.expected import sentences
+from dataaudit.report.objects import by_class_and_kind
 from dataaudit.report.summary import as_summary, is_grouped
-from dataaudit.report.text import percent, visible
+from dataaudit.report.text import percent, plural, visible
 from dataaudit.types import Report
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["to_terminal"]
 
 WORST = 10
+MAX_CLASSES = 8
 
 
 def to_terminal(
@@ -41,6 +43,10 @@ def to_terminal(
     console.print()
     if any(entry["open"] for entry in summary["codes"]):
         console.print(_codes(summary))
+        console.print()
+    kinds = _kinds(summary)
+    if kinds is not None:
+        console.print(kinds)
         console.print()
     silent = [entry["code"] for entry in summary["codes"] if not entry["open"]]
     worst = _worst(summary["findings"])
@@ -69,6 +75,8 @@ def _header(summary: Mapping[str, Any]) -> Text:
 
     dataset, counts = summary["dataset"], summary["counts"]
     parts = [dataset["format"], f"{counts['images']:,} images", f"{counts['classes']:,} classes"]
+    if counts.get("objects") is not None:
+        parts.insert(2, plural(counts["objects"], "object"))
     if counts["splits"]:
         parts.append(", ".join(f"{name} {n:,}" for name, n in counts["splits"].items()))
     if counts["unlabeled"]:
@@ -111,17 +119,36 @@ def _codes(summary: Mapping[str, Any]) -> Table:
     return table
 
 
+def _kinds(summary: Mapping[str, Any]) -> Table | None:
+    """The findings of objects by class and kind, of the classes that have most; None where there are none."""
+    from rich.text import Text
+
+    codes, rows = by_class_and_kind(summary)
+    if len(rows) < 2:
+        return None
+    table = _table(("Class", "left"), ("Objects", "right"), *((code, "right") for code in codes))
+    for entry in rows[:MAX_CLASSES]:
+        counts = [entry["counts"].get(code, 0) for code in codes]
+        cells = [Text(f"{n:,}" if n else "·", style="" if n else "dim") for n in counts]
+        table.add_row(Text(visible(entry["name"])), Text(f"{entry['n']:,}", style="dim"), *cells)
+    if len(rows) > MAX_CLASSES:
+        table.caption = f"{len(rows) - MAX_CLASSES:,} more classes are in the report."
+    return table
+
+
 def _findings(worst: list[Mapping[str, Any]]) -> Table:
     from rich.text import Text
 
     table = _table(("Check", "left"), ("Image", "left"), ("Given → suggested", "left"), ("Chance", "right"))
     for finding in worst:
         given, suggested = finding["given"], finding["suggested"]
-        if finding["change"] == "missing":
+        if finding["change"] == "missing" and suggested is not None:
             change = Text.assemble(("missing ", "dim"), (visible(suggested), "green"))
-        elif finding["change"] == "extra":
+        elif finding["change"] == "moved" and given is not None:
+            change = Text.assemble(("moved ", "dim"), visible(given))
+        elif finding["change"] == "extra" and given is not None:
             change = Text.assemble(("extra ", "dim"), (visible(given), "red"))
-        elif given is not None and finding["suggests"] == "class":
+        elif given is not None and finding["suggests"] == "class" and suggested != given:
             change = Text.assemble((visible(given), "red"), (" → ", "dim"), (visible(suggested), "green"))
         else:
             change = Text(visible(finding["message"]))
@@ -136,7 +163,9 @@ def _findings(worst: list[Mapping[str, Any]]) -> Table:
 
 
 def _style(code: str) -> str:
-    return {"LBL": "red", "DUP": "blue", "SPL": "magenta", "IMG": "yellow"}.get(code[:3], "cyan")
+    return {"LBL": "red", "BOX": "red", "DUP": "blue", "SPL": "magenta", "IMG": "yellow"}.get(
+        code[:3], "cyan"
+    )
 
 
 def _worst(findings: list[dict[str, Any]]) -> list[Mapping[str, Any]]:
@@ -151,7 +180,7 @@ def _worst(findings: list[dict[str, Any]]) -> list[Mapping[str, Any]]:
                 continue
             seen.add((finding["code"], finding["group"]))
         queues.setdefault(finding["code"], []).append(finding)
-    order = sorted(queues, key=lambda code: (code[:3] != "LBL", code))
+    order = sorted(queues, key=lambda code: (code[:3] not in ("LBL", "BOX"), code))
     room = max(0, WORST - len(order))
     chosen: list[Mapping[str, Any]] = []
     for code in order[:WORST]:

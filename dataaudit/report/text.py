@@ -63,5 +63,5 @@ def plural(n: int, noun: str) -> str:
     >>> plural(1, "image"), plural(1200, "image"), plural(2, "box")
     ('1 image', '1,200 images', '2 boxes')
     """
-    ending = "es" if noun.endswith("x") else "s"
+    ending = "es" if noun.endswith(("x", "s")) else "s"
     return f"{n:,} {noun}{'' if n == 1 else ending}"
