@@ -17,7 +17,7 @@ from dataaudit import formats
 from dataaudit.decode import digest_of
 from dataaudit.errors import InputError
 from dataaudit.formats import fiftyone_dataset
-from dataaudit.formats._detections import ATTRIBUTES, ID, documents_of, flattened, joined, updated
+from dataaudit.formats._detections import ATTRIBUTES, OBJECT_ID, documents_of, flattened, joined, updated
 from dataaudit.formats._fiftyone import connect
 from dataaudit.journal import database
 from dataaudit.types import Locator, Source, Tables
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["dataset_name", "read", "source_of", "write"]
 
 LABELS = "ground_truth"
-INFO, DIGEST = "dataaudit", "dataaudit_digest"
+INFO, ID, DIGEST = "dataaudit", OBJECT_ID, "dataaudit_digest"
 _BETWEEN = "\x1f"
 _ORIENTATION = 0x0112
 _KINDS = {"classification": "Classification", "multilabel": "Classifications", "detection": "Detections"}

@@ -19,9 +19,9 @@ from dataaudit.types import CORNERS, FLAGS, Box, Fix, Locator, Problem, Source, 
 if TYPE_CHECKING:
     import fiftyone as fo
 
-__all__ = ["ATTRIBUTES", "ID", "Document", "documents_of", "patch", "read", "updated"]
+__all__ = ["ATTRIBUTES", "OBJECT_ID", "Document", "documents_of", "patch", "read", "updated"]
 
-ID = "dataaudit_id"
+OBJECT_ID = "dataaudit_id"
 ATTRIBUTES = {flag: "iscrowd" if flag == "crowd" else flag for flag in FLAGS}
 """The attribute of a detection, as FiftyOne's importers name it, for each flag of an object."""
 
@@ -269,7 +269,7 @@ def documents_of(tables: Tables, sizes: pd.DataFrame) -> dict[str, list[Document
         labels.index[known].tolist(), *columns, corners[known].tolist(), marks.any(1), marks, strict=True
     )
     for label_id, sample_id, name, box, any_flag, flags in rows:
-        document: Document = {"label": name, "bounding_box": box, ID: label_id}
+        document: Document = {"label": name, "bounding_box": box, OBJECT_ID: label_id}
         if any_flag:
             document |= {attribute: True for attribute, flag in zip(attributes, flags, strict=True) if flag}
         found[sample_id].append(document)
@@ -302,7 +302,7 @@ def updated(
             for old, new in list(_pairs(left, todo, same)):
                 match[old] = new
                 del left[old], todo[new]
-    gone = {number for number, each in left.items() if each.get(ID) is not None}
+    gone = {number for number, each in left.items() if each.get(OBJECT_ID) is not None}
     result = []
     for number, each in enumerate(have):
         if number in match:
@@ -315,7 +315,7 @@ def updated(
 
 
 def _whole(each: Document) -> Any:
-    return each.get(ID) and (each[ID], *_content(each))
+    return each.get(OBJECT_ID) and (each[OBJECT_ID], *_content(each))
 
 
 def _content(each: Document) -> Any:
@@ -328,7 +328,7 @@ def _box(each: Document) -> Any:
 
 
 def _number(each: Document) -> Any:
-    return each.get(ID)
+    return each.get(OBJECT_ID)
 
 
 def _pairs(

@@ -10,6 +10,7 @@ import pandas as pd
 from dataaudit import registry, state, tables
 from dataaudit.errors import InputError
 from dataaudit.formats._fiftyone import connect
+from dataaudit.review import objects_in_fiftyone as objects
 from dataaudit.types import Finding, Outcome, Report
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["clean", "push"]
 
 _KEY = tables.INFO
+_NOTHING: Mapping[str, list[str]] = {
+    kind: [] for kind in ("fields", "views", "tags", "label_fields", "attributes", "label_tags")
+}
 
 
 def push(report: Report, *, dataset: fo.Dataset | None = None) -> fo.Dataset:
@@ -28,6 +32,12 @@ def push(report: Report, *, dataset: fo.Dataset | None = None) -> fo.Dataset:
     ``LBL003_labels``, all classes that are missing or too much; the tag ``LBL001`` on each flagged
     sample; the saved view ``LBL001 label_error``, worst first. The summary is
     ``dataset.info["dataaudit"]["report"]``.
+
+    Of objects each detection has ``BOX002_score``, ``BOX002_probability``, ``BOX002_suggested`` and
+    ``BOX002_group`` and, where it is flagged, the tag ``BOX002``; its sample has the lowest score. Proposed
+    boxes are in the field ``dataaudit_proposed``, with the code as their tag, the key of their finding and
+    its message; the saved view ``BOX002 wrong_class patches`` shows the single objects, worst first, and
+    ``Proposed boxes`` the images with proposals.
 
     Args:
         report: an audit's result.
@@ -47,6 +57,9 @@ def push(report: Report, *, dataset: fo.Dataset | None = None) -> fo.Dataset:
         dataset = tables.write(report.tables)
     ids = _ids(dataset, report)
     _forget(dataset)
+    name = objects.field_of(dataset, report)
+    marks = objects.Marks(label_field="") if name is None else objects.marks_of(report, name)
+    proposed = {} if name is None else objects.proposed_of(report)
     fields: dict[str, tuple[Any, dict[str, Any]]] = {}
     tags: dict[str, set[str]] = {}
     views: dict[str, tuple[str, str]] = {}
@@ -58,15 +71,51 @@ def push(report: Report, *, dataset: fo.Dataset | None = None) -> fo.Dataset:
         if found:
             tags[code] = {ids[str(item.sample_id)] for item in found}
             views[f"{code} {known.name}" if known else code] = (code, known.summary if known else "")
-    before = dataset.info.get(_KEY, {}).get("made", {"fields": [], "views": [], "tags": []})
-    made = {"fields": list(fields), "views": list(views), "tags": list(tags)}
+    single = objects.views_of(marks, report, bool(proposed))
+    before = {**_NOTHING, **dataset.info.get(_KEY, {}).get("made", {})}
+    made = {
+        "fields": [*fields, *([objects.PROPOSED] if proposed else [])],
+        "views": [*views, *single],
+        "tags": list(tags),
+        "label_fields": [name] if name is not None else [],
+        "attributes": marks.paths(),
+        "label_tags": list(marks.codes),
+    }
     # Noted before the first write, so that `clean` can take away what an interrupted push leaves
     _note(dataset, made={kind: sorted({*names, *before[kind]}) for kind, names in made.items()})
-    _write_fields(dataset, fields, before["fields"])
+    _write_fields(dataset, fields, [each for each in before["fields"] if each != objects.PROPOSED])
     _write_tags(dataset, tags, before["tags"])
-    _write_views(dataset, views, before["views"])
+    changed = _write_objects(dataset, marks, proposed, ids, before)
+    changed |= dataset.info[_KEY].get("report", {}).get("digest") != report.digest
+    _write_views(dataset, views, [each for each in before["views"] if each not in single])
+    for view_name, view in single.items():
+        # What a view of patches shows is copied when it is saved
+        if changed or not dataset.has_saved_view(view_name):
+            objects.save_view(dataset, view_name, view)
     _note(dataset, report=_summary(report), made=made)
     return dataset
+
+
+def _write_objects(
+    dataset: fo.Dataset,
+    marks: objects.Marks,
+    proposed: Mapping[str, Sequence[dict[str, Any]]],
+    ids: pd.Series[str],
+    before: Mapping[str, Sequence[str]],
+) -> bool:
+    """Write what is about single objects; returns whether anything changed."""
+    changed = False
+    for name in {*before["label_fields"], *([marks.label_field] if marks.label_field else [])}:
+        if not dataset.has_sample_field(name):
+            continue
+        said = marks if name == marks.label_field else objects.Marks(label_field=name)
+        stale = [path for path in before["attributes"] if path.startswith(f"{name}.")]
+        changed |= objects.mark(dataset, said, stale, before["label_tags"])
+    if objects.PROPOSED in before["fields"] or proposed:
+        changed |= objects.propose(dataset, proposed, ids)
+    if proposed:
+        objects.colour(dataset, marks.label_field)
+    return changed
 
 
 def _note(dataset: fo.Dataset, **news: Any) -> None:
@@ -137,6 +186,7 @@ def _fields_of(
     classes = set(report.tables.classes)
     own = {ids[item.sample_id]: item for item in reversed(found)}
     changed: dict[str, list[str]] = {}
+    single = report.tables.task == "detection" and objects.is_object_check(code)
     for item in found:
         if item.fix is not None and item.fix.op in ("add", "remove"):
             changed.setdefault(ids[item.sample_id], []).append(item.fix.new or item.fix.old or "")
@@ -157,7 +207,9 @@ def _fields_of(
         f"{code}_labels": (fiftyone.StringField, {each: ", ".join(names) for each, names in changed.items()}),
         f"{code}_group": (fiftyone.StringField, {ids[each]: g for each, g in groups.items() if each in ids}),
     }
-    return {name: field for name, field in fields.items() if field[1]}
+    # What else there is to say about single objects stands on them
+    kept = (f"{code}_score", f"{code}_probability") if single else tuple(fields)
+    return {name: field for name, field in fields.items() if field[1] and name in kept}
 
 
 def _write_fields(
@@ -218,6 +270,7 @@ def clean(dataset: fo.Dataset) -> None:
     made = dataset.info.get(_KEY, {}).get("made")
     if made is None:
         return
+    made = {**_NOTHING, **made}
     there = dataset.get_field_schema()
     fields = [field for field in made["fields"] if field in there]
     for name in made["views"]:
@@ -225,6 +278,11 @@ def clean(dataset: fo.Dataset) -> None:
             dataset.delete_saved_view(name)
     if made["tags"]:
         dataset.match_tags(list(made["tags"])).untag_samples(list(made["tags"]))
+    for name in made["label_fields"]:
+        if name in there:
+            stale = [path for path in made["attributes"] if path.startswith(f"{name}.")]
+            objects.mark(dataset, objects.Marks(label_field=name), stale, made["label_tags"])
+            objects.uncolour(dataset, name)
     if fields:
         dataset.delete_sample_fields(fields)
     rest = {key: value for key, value in dataset.info[_KEY].items() if key not in ("made", "report")}
