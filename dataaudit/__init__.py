@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from dataaudit.fix import apply, plan, undo
     from dataaudit.loading import load
     from dataaudit.pipeline import audit
+    from dataaudit.report import show
     from dataaudit.review import clean, push
     from dataaudit.types import Check, Decision, Finding, Fix, Locator, Outcome, Report, Source, Tables
     from dataaudit.version import checkout, commit, compare, diff, versions
@@ -25,6 +26,7 @@ _HOME = {
     "clean": "review",
     "push": "review",
     "load": "loading",
+    "show": "report",
     "Check": "types",
     "Decision": "types",
     "Finding": "types",
@@ -62,6 +64,7 @@ __all__ = [
     "load",
     "plan",
     "push",
+    "show",
     "undo",
     "versions",
 ]

@@ -24,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     _version(
         commands.add_parser("version", help="commit, list, diff, compare and check out versions (git + DVC)")
     )
+    _show(commands.add_parser("show", help="a quick look: draw the labels of some images into a page"))
     rule = commands.add_parser("rule", help="what a check looks for, how it scores, what its fix does")
     rule.add_argument("code", nargs="?", metavar="CODE", help="such as LBL001; all checks when left out")
     rule.add_argument("--format", choices=("text", "markdown"), default="text")
@@ -105,6 +106,33 @@ def _fix(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--undo", action="store_true", help="take the latest fixes back, to the same bytes")
     _reading(command)
+
+
+def _show(command: argparse.ArgumentParser) -> None:
+    _dataset(command)
+    command.add_argument("-n", "--n", type=int, default=24, metavar="N", help="how many images (%(default)s)")
+    command.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of the random choice (%(default)s)"
+    )
+    order = command.add_mutually_exclusive_group()
+    for name, what in (
+        ("worst", "the worst images by the last audit, with what it proposes"),
+        ("densest", "the images with most objects"),
+        ("sparsest", "the images with fewest objects"),
+    ):
+        order.add_argument(f"--{name}", dest="order", action="store_const", const=name, help=what)
+    command.set_defaults(order="random")
+    command.add_argument("--class", dest="name", metavar="NAME", help="only images with this class")
+    command.add_argument("--output", metavar="FILE", help="the page (.dataaudit/NAME/reports/show.html)")
+    command.add_argument("--open", action="store_true", help="open the page in the browser")
+    command.add_argument(
+        "--rev", metavar="VERSION", help="show this version without touching the working copy"
+    )
+    command.add_argument(
+        "--input-format", metavar="NAME", help="format of the dataset, when it isn't to be detected"
+    )
+    command.add_argument("--option", action="append", default=[], metavar="KEY=VALUE",
+                         help="option of the format, such as label=species; may be repeated")  # fmt: skip
 
 
 def _version(command: argparse.ArgumentParser) -> None:

@@ -343,6 +343,25 @@ def _version_pull(given: argparse.Namespace) -> int:
     return 0
 
 
+def _show(given: argparse.Namespace) -> int:
+    from dataaudit import loading
+    from dataaudit.report import show
+
+    options = {**config.find(given.path).options, **_options(given.option)}
+    tables = loading.read(given.path, rev=given.rev, format=given.input_format, options=options)
+    page = show(tables, n=given.n, seed=given.seed, order=given.order, name=given.name)
+    assert tables.source is not None
+    if given.output is None:
+        state.prepare(tables.source)
+    path = page.write(given.output or state.reports_dir(tables.source) / "show.html")
+    print(path)
+    if given.open:
+        import webbrowser
+
+        webbrowser.open(path.resolve().as_uri())
+    return 0
+
+
 def _rule(given: argparse.Namespace) -> int:
     from dataaudit import rules
 

@@ -14,7 +14,16 @@ from typing import Any
 
 from dataaudit.report.thumbnails import Region, Thumbnail, crops, sizes
 
-__all__ = ["Drawing", "Gallery", "Mark", "Picture", "draw_findings", "draw_members", "drawing_of"]
+__all__ = [
+    "Drawing",
+    "Gallery",
+    "Mark",
+    "Picture",
+    "draw_findings",
+    "draw_image",
+    "draw_members",
+    "drawing_of",
+]
 
 Corners = Sequence[float]
 View = tuple[float, float, float, float]
@@ -186,28 +195,55 @@ def draw_members(
         picture = gallery.add(made.get((member["filepath"], None)), (0, 0, *size))
         if picture is not None:
             mine = about.get(sample, [])
-            marks = _others(images[sample]["boxes"], mine, size)
-            marks += [mark for finding in mine for mark in _own(finding, size)]
-            boxes = [(mark.x, mark.y, mark.x + mark.width, mark.y + mark.height) for mark in marks]
-            found[sample] = _drawing(picture, _around(boxes, *size), marks, member["image"])
+            found[sample] = draw_image(picture, size, mine, images[sample]["boxes"], member["image"])
     return found
 
 
+def draw_image(
+    picture: str,
+    size: tuple[int, int],
+    findings: Sequence[Mapping[str, Any]],
+    boxes: Sequence[Mapping[str, Any]],
+    alt: str,
+) -> Drawing:
+    """A whole image with the boxes of its findings, and thin its other boxes.
+
+    Args:
+        picture: id of the picture.
+        size: width and height of the image in pixels.
+        findings: of a summary, about objects of the image.
+        boxes: of the image, see `dataaudit.report.objects.boxes_of`.
+        alt: what is seen, in words.
+    """
+    marks = _others(boxes, findings, size)
+    marks += [mark for finding in findings for mark in _own(finding, size)]
+    corners = [(mark.x, mark.y, mark.x + mark.width, mark.y + mark.height) for mark in marks]
+    return _drawing(picture, _around(corners, *size), marks, alt)
+
+
 def drawing_of(
-    picture: str | None, size: tuple[int, int], boxes: Iterable[tuple[str, str, Corners]], alt: str
+    picture: str, size: tuple[int, int], boxes: Iterable[tuple[str, bool, Mapping[str, Any]]], alt: str
 ) -> Drawing:
     """A whole image with its boxes.
 
     Args:
         picture: id of the picture.
         size: width and height of the image in pixels.
-        boxes: kind, name and corners in pixels of each.
+        boxes: of each its kind, whether its class is written beside it, and the box; see
+            `dataaudit.report.objects.boxes_of`.
         alt: what is seen, in words.
     """
-    marks = [_mark(kind, _drawn(box, *size), name, label=name) for kind, name, box in boxes]
+    marks = []
+    for kind, labeled, box in boxes:
+        title = _title(box)
+        marks.append(_mark(kind, _drawn(box["box"], *size), title, label=title if labeled else ""))
     # Small ones over large ones, or they couldn't be pointed at
-    marks.sort(key=lambda mark: -mark.width * mark.height)
+    marks.sort(key=lambda mark: (mark.kind != "other", -mark.width * mark.height))
     return _drawing(picture, (0, 0, *size), marks, alt)
+
+
+def _title(box: Mapping[str, Any]) -> str:
+    return ", ".join([box["name"], *box["flags"]])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,11 +336,7 @@ def _others(
     boxes: Iterable[Mapping[str, Any]], findings: Sequence[Mapping[str, Any]], size: tuple[int, int]
 ) -> list[Mark]:
     about = {finding["item_id"] for finding in findings}
-    return [
-        _mark("other", _drawn(one["box"], *size), ", ".join([one["name"], *one["flags"]]))
-        for one in boxes
-        if one["id"] not in about
-    ]
+    return [_mark("other", _drawn(one["box"], *size), _title(one)) for one in boxes if one["id"] not in about]
 
 
 def _mark(kind: str, box: Corners, title: str, label: str = "") -> Mark:

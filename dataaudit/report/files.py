@@ -17,7 +17,7 @@ from dataaudit.report.summary import as_summary
 from dataaudit.report.text import spreadsheet_safe, storable
 from dataaudit.types import Report
 
-__all__ = ["CSV_COLUMNS", "write", "write_html"]
+__all__ = ["CSV_COLUMNS", "replace_file", "write", "write_html"]
 
 CSV_COLUMNS = (
     "finding", "verdict", "label", "reviewer", "note",
@@ -60,7 +60,7 @@ def write(
         "findings.parquet": _parquet(summary),
         "findings.csv": _csv(summary).encode("utf-8-sig"),
     }
-    return {name: _replace(folder / name, content) for name, content in contents.items()}
+    return {name: replace_file(folder / name, content) for name, content in contents.items()}
 
 
 def write_html(
@@ -75,10 +75,11 @@ def write_html(
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    return _replace(path, storable(to_html(report, thumbnails=thumbnails)).encode())
+    return replace_file(path, storable(to_html(report, thumbnails=thumbnails)).encode())
 
 
-def _replace(path: Path, content: bytes) -> Path:
+def replace_file(path: Path, content: bytes) -> Path:
+    """Write a file, whole or not at all."""
     staged = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         staged.write_bytes(content)

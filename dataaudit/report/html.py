@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import math
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dataaudit.errors import InputError
 from dataaudit.report.drawing import Drawing, Gallery, draw_findings, draw_members
 from dataaudit.report.expected import foremost, sentences
 from dataaudit.report.objects import is_about_object
+from dataaudit.report.pages import asset, environment, source_hash
 from dataaudit.report.summary import as_summary, is_grouped
-from dataaudit.report.text import percent, visible
 from dataaudit.report.thumbnails import thumbnails as make_thumbnails
 from dataaudit.types import Report
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 __all__ = ["to_html"]
 
@@ -92,52 +85,19 @@ def to_html(
         **shown,
     }
     if embed:
-        return _environment().get_template("embed.html").render(context, style=_asset("embed.css"))
-    style, script = _asset("report.css"), _asset("report.js")
+        return environment().get_template("embed.html").render(context, style=asset("embed.css"))
+    style, script = asset("report.css"), asset("report.js")
     return (
-        _environment()
+        environment()
         .get_template("report.html")
-        .render(context, style=style, script=script, style_hash=_hash(style), script_hash=_hash(script))
+        .render(
+            context,
+            style=style,
+            script=script,
+            style_hash=source_hash(style),
+            script_hash=source_hash(script),
+        )
     )
-
-
-@cache
-def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("dataaudit.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["shown"] = visible
-    environment.filters["percent"] = percent
-    environment.filters["setting"] = _setting
-    environment.filters["seconds"] = lambda value: f"{value:.2f} s" if value < 10 else f"{value:,.0f} s"
-    return environment
-
-
-def _setting(value: Any) -> str:
-    """A setting as people write it, on one line where it is short."""
-    if isinstance(value, str):
-        return visible(value)
-    short = json.dumps(value)
-    return short if len(short) <= 100 else json.dumps(value, indent=1)
-
-
-@cache
-def _asset(name: str) -> Any:
-    from markupsafe import Markup
-
-    # Text of the package itself, the only text in a page that isn't escaped.
-    return Markup((Path(__file__).parent / "templates" / name).read_text(encoding="utf-8"))
-
-
-def _hash(text: str) -> str:
-    """The content as a source of a Content-Security-Policy, so that no other script or style may run."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
 
 
 def _shown(summary: Mapping[str, Any], limit: int) -> dict[str, Any]:
