@@ -24,7 +24,8 @@ def exact_duplicate(images: pd.DataFrame, labels: pd.DataFrame, image_errors: pd
     Flagged: within each split, every copy but the one to keep: with the label that most copies have, with the
     shorter path. Copies in several splits are `SPL001`'s.
 
-    Fix: merge into the kept image, where the label is the same. Copies with other labels are `LBL002`'s.
+    Fix: merge into the kept image, where the label is the same. Copies with other labels are `LBL002`'s,
+    those with other boxes `BOX013`'s.
     """
     known = images["digest"].dropna()
     known = known[~known.index.isin(image_errors.index)]
@@ -48,7 +49,7 @@ def near_duplicate(
     Flagged: every image of a group but the one to keep: of a test split rather than of a training split, with
     the label that most of them have, with the most pixels.
 
-    Fix: merge into the kept image, where split and label are the same.
+    Fix: merge into the kept image, where split and label, or all boxes, are the same.
     """
     groups = Groups.of(_within_splits(near_duplicates, images), labels, images)
     mean = embeddings.to_numpy().mean(0) if len(embeddings) else 0.0
@@ -89,7 +90,7 @@ def _outcome(
             if member.Index not in scores:
                 continue
             rows.append((member.Index, message.format(kept=kept), kept, f"{code}-{number}"))
-            if _same(member.name, first["name"]):
+            if _same(member.annotations, first["annotations"]):
                 fixes[member.Index] = removal(
                     member.Index, member.label_id, member.locator, member.name, kept=kept
                 )

@@ -8,9 +8,18 @@ from typing import Any
 
 import pandas as pd
 
-from dataaudit.types import Fix, Locator
+from dataaudit.types import CORNERS, Fix, Locator
 
-__all__ = ["Groups", "class_of", "locator_of", "one_a_sample", "removal", "rows_of", "split_rank"]
+__all__ = [
+    "Groups",
+    "are_objects",
+    "class_of",
+    "locator_of",
+    "one_a_sample",
+    "removal",
+    "rows_of",
+    "split_rank",
+]
 
 _RANKS = {"test": 0, "testing": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "train": 2, "training": 2}
 
@@ -33,6 +42,22 @@ def locator_of(locator: Any, sample_id: str) -> Locator:
 def class_of(name: Any) -> str | None:
     """The class that a cell of a table holds, None for an unlabeled image."""
     return None if pd.isna(name) else str(name)
+
+
+def are_objects(labels: pd.DataFrame) -> bool:
+    """Whether the labels are objects with boxes, which say nothing about the class of an image as a whole."""
+    return "x1" in labels.columns
+
+
+def _annotations(labels: pd.DataFrame, ids: pd.Index, names: pd.Series[Any]) -> pd.Series[Any]:
+    """What each of some samples is annotated with, equal for equal annotations: its class, or its objects."""
+    if not are_objects(labels):
+        return names
+    own = labels[labels["sample_id"].isin(ids)]
+    cells = zip(own["name"].astype(str), *(own[corner] for corner in CORNERS), strict=True)
+    texts = pd.Series([f"{name} {a:.6g} {b:.6g} {c:.6g} {d:.6g}" for name, a, b, c, d in cells], dtype=object)
+    joined = texts.sort_values().groupby(own["sample_id"].to_numpy()).agg("; ".join)
+    return joined.reindex(ids, fill_value="")
 
 
 def one_a_sample(labels: pd.DataFrame) -> pd.DataFrame:
@@ -70,8 +95,9 @@ class Groups:
     """Images by group.
 
     Attributes:
-        members: index sample id; columns ``group``, ``name``, ``split``, ``digest``, ``pixels``, ``locator``,
-            ``label_id``; the image to keep stands first in its group.
+        members: index sample id; columns ``group``, ``name``, ``annotations`` (the class again, or the
+            objects with their boxes), ``split``, ``digest``, ``pixels``, ``locator``, ``label_id``; the image
+            to keep stands first in its group.
     """
 
     members: pd.DataFrame
@@ -87,6 +113,7 @@ class Groups:
             {
                 "group": several.to_numpy(),
                 "name": first["name"].to_numpy(),
+                "annotations": _annotations(labels, ids, first["name"]).to_numpy(),
                 "split": shown["split"].to_numpy(),
                 "digest": shown["digest"].to_numpy(),
                 "pixels": pd.to_numeric(shown["width"] * shown["height"]).fillna(0).to_numpy(),
@@ -99,7 +126,7 @@ class Groups:
         )
         members = members.assign(
             rank=[split_rank(split) for split in members["split"]],
-            votes=-members.groupby("group")["name"]
+            votes=-members.groupby("group")["annotations"]
             .transform(lambda names: names.map(names.value_counts()))
             .fillna(0),
             length=[len(sample_id) for sample_id in ids],

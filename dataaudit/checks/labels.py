@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dataaudit.checks.groups import Groups, locator_of
+from dataaudit.checks.groups import Groups, are_objects, locator_of
 from dataaudit.checks.multilabel import label_sets_disagree
+from dataaudit.errors import Unavailable
 from dataaudit.registry import check
 from dataaudit.signals.label_errors import LabelErrors
 from dataaudit.signals.noise import expected_f1_flags
@@ -170,6 +171,8 @@ def label_groups_disagree(
 
     Fix: relabel to that class; add or remove it in a multi-label dataset.
     """
+    if are_objects(labels):
+        raise Unavailable("images have objects here, which BOX013 compares")
     if labels["sample_id"].duplicated().any():
         return label_sets_disagree(near_duplicates, labels, images)
     groups = Groups.of(near_duplicates, labels, images)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dataaudit.checks.groups import are_objects
 from dataaudit.errors import Unavailable
 from dataaudit.registry import check
 from dataaudit.signals.isolation import Island, Islands
@@ -148,7 +149,8 @@ def _evidence(island: Island, ids: pd.Index, usual: float, group: str) -> list[t
 
 def _classes(labels: pd.DataFrame, ids: pd.Index) -> Ints:
     """Number of each image's class, -1 where it has none."""
-    named = labels.dropna(subset="name").drop_duplicates("sample_id").set_index("sample_id")["name"]
+    own = labels.iloc[:0] if are_objects(labels) else labels.dropna(subset="name")
+    named = own.drop_duplicates("sample_id").set_index("sample_id")["name"]
     return np.asarray(pd.factorize(named.reindex(ids))[0], dtype=np.int64)
 
 

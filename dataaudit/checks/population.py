@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dataaudit.checks.groups import are_objects
 from dataaudit.errors import Unavailable
 from dataaudit.registry import check
 from dataaudit.signals.spectrum import Spectrum
@@ -271,7 +272,8 @@ def ordered_files(
 
 def _places(ids: pd.Index, labels: pd.DataFrame) -> tuple[Ints, Ints]:
     """Number of each image's folder and class, and its place among the names there."""
-    named = labels.drop_duplicates("sample_id").set_index("sample_id")["name"].reindex(ids)
+    own = labels.iloc[:0] if are_objects(labels) else labels.drop_duplicates("sample_id")
+    named = own.set_index("sample_id")["name"].reindex(ids)
     paths = pd.Series(ids.astype(str)).str.rpartition("/")
     where = pd.MultiIndex.from_arrays([paths[0], named.astype(str).to_numpy()])
     folder = np.asarray(pd.factorize(where)[0], dtype=np.int64)

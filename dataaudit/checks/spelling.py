@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from dataaudit.checks.groups import are_objects
 from dataaudit.registry import check
 from dataaudit.types import Fix, Locator, Neighbors, Outcome
 
@@ -49,7 +50,8 @@ def class_spelled_differently(
     Fix: rename the class: every label of it gets the more frequent name.
     """
     counts = labels["name"].value_counts().reindex(list(classes)).fillna(0).astype(int)
-    alike = _likeness(labels, neighbors)
+    # Pictures with many objects look alike whatever one of them is called
+    alike = _likeness(labels, None if are_objects(labels) else neighbors)
     kinds: dict[str, tuple[str, str]] = {}
     for one, other, kind in _pairs(classes):
         rare, usual = _by_use(one, other, counts)
