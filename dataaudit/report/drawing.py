@@ -39,6 +39,8 @@ ENOUGH = 0.6
 OVERHANG = 0.5
 """How far beyond the image a box is drawn, as a share of its side."""
 MAX_LABEL = 24
+LETTER = 0.6
+"""Width of a letter, as a share of the height of the font."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,8 @@ class Mark:
         x, y, width, height: in pixels of the image.
         title: shown where the pointer rests.
         label: written over the box; empty for none.
+        label_x: where it begins, or ends where that would reach out of the view.
+        anchor: ``start`` or ``end``.
     """
 
     kind: str
@@ -71,6 +75,8 @@ class Mark:
     height: float
     title: str
     label: str = ""
+    label_x: float = 0.0
+    anchor: str = "start"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -352,8 +358,10 @@ def _drawing(picture: str | None, view: View, marks: Sequence[Mark], alt: str) -
     x, y, width, height = view
     # A box without width isn't drawn at all, so it gets some
     least = 0.004 * max(width, height)
+    # Of the same size on the page, where pictures are four to three
+    font = round(max(width / 28, height / 21), 2)
     seen = tuple(
-        replace(mark, width=max(mark.width, least), height=max(mark.height, least))
+        _placed(replace(mark, width=max(mark.width, least), height=max(mark.height, least)), x + width, font)
         for mark in marks
         if mark.x <= x + width and mark.x + mark.width >= x
         and mark.y <= y + height and mark.y + mark.height >= y
@@ -365,8 +373,16 @@ def _drawing(picture: str | None, view: View, marks: Sequence[Mark], alt: str) -
         shade=_outline(mark for mark in seen if mark.kind == "other"),
         marks=seen,
         alt=alt,
-        font=round(max(width, height) / 28, 2),
+        font=font,
     )
+
+
+def _placed(mark: Mark, right: float, font: float) -> Mark:
+    """The mark with the place of its label, which keeps left of `right`."""
+    fits = mark.x + LETTER * font * len(mark.label) <= right
+    if fits:
+        return replace(mark, label_x=mark.x)
+    return replace(mark, label_x=round(min(mark.x + mark.width, right), 2), anchor="end")
 
 
 def _outline(marks: Iterable[Mark]) -> str:

@@ -238,7 +238,8 @@ def _drawn(
             found[sample] = draw_image(picture, size, about[sample], mine, str(sample))
             continue
         wanted = [name in (None, one["name"]) for one in mine]
-        labeled = sum(wanted) <= MAX_LABELED
+        # With one class, writing it beside each box would say nothing
+        labeled = name is None and len(mine) <= MAX_LABELED
         chosen = [
             (f"c{colours[one['name']]}" if has else "other", has and labeled, one)
             for one, has in zip(mine, wanted, strict=True)
