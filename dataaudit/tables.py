@@ -15,17 +15,18 @@ from PIL import Image
 
 from dataaudit import formats
 from dataaudit.decode import digest_of
-from dataaudit.errors import InputError
-from dataaudit.formats import fiftyone_dataset
-from dataaudit.formats._detections import ATTRIBUTES, OBJECT_ID, documents_of, flattened, joined, updated
+from dataaudit.errors import InputError, nearest
+from dataaudit.formats import _detections, fiftyone_dataset
+from dataaudit.formats._detections import ATTRIBUTES, OBJECT_ID, flattened
 from dataaudit.formats._fiftyone import connect
+from dataaudit.formats._objects_shown import documents_of, joined, updated
 from dataaudit.journal import database
 from dataaudit.types import Locator, Source, Tables
 
 if TYPE_CHECKING:
     import fiftyone as fo
 
-__all__ = ["dataset_name", "read", "source_of", "write"]
+__all__ = ["dataset_name", "predictions_of", "read", "source_of", "write"]
 
 LABELS = "ground_truth"
 INFO, ID, DIGEST = "dataaudit", OBJECT_ID, "dataaudit_digest"
@@ -452,3 +453,41 @@ def _locators(source: Source, label_ids: Sequence[str], sample_ids: Sequence[str
         known.get(label_id, known.get(sample_id, Locator(file=sample_id)))
         for label_id, sample_id in zip(label_ids, sample_ids, strict=True)
     ]
+
+
+def predictions_of(dataset: fo.Dataset, field: str, *, samples: pd.Index[Any] | None = None) -> pd.DataFrame:
+    """The predictions in a field of FiftyOne.
+
+    Args:
+        dataset: a dataset of images.
+        field: name of a `Detections` field whose detections have confidences.
+        samples: the sample ids of the tables that the predictions go with; by default those of `read`.
+
+    Returns:
+        A row a detection, in the order of the dataset: ``sample_id``, ``name`` (class), ``confidence`` in
+        [0, 1] and the corners ``x1``, ``y1``, ``x2``, ``y2``, relative to the image. Crowds are left out.
+
+    Raises:
+        InputError: no such field, or a detection without a class, a confidence or a box.
+    """
+    import fiftyone
+
+    fields = sorted(dataset.get_field_schema(embedded_doc_type=fiftyone.Detections))
+    if field not in fields:
+        raise InputError(
+            f"The FiftyOne dataset {dataset.name!r} has no Detections field {field!r}. "
+            f"{nearest(field, fields)}"
+        )
+    return _detections.predictions(dataset, field, _sample_ids(dataset, samples))
+
+
+def _sample_ids(dataset: fo.Dataset, samples: pd.Index[Any] | None) -> list[str | None]:
+    """The sample id of each sample in tables of the dataset; None for one that isn't in them."""
+    ids = list(dataset.values("id"))
+    known = dataset.values(ID) if ID in dataset.get_field_schema() else [None] * len(ids)
+    if samples is not None:
+        wanted = set(samples)
+        ids, known = ([each if each in wanted else None for each in own] for own in (ids, known))
+        return list(known) if any(each is not None for each in known) else ids
+    from_files = source_of(dataset) is not None and None not in known and len(set(known)) == len(known)
+    return list(known) if from_files else ids

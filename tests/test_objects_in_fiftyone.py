@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from databases import fiftyone
 from PIL import Image
@@ -344,3 +345,35 @@ def test_a_dataset_whose_files_are_gone_is_read_as_it_is_shown(fo: Any, photos: 
     assert found.labels.index.tolist() == ["a.jpg:1", "a.jpg:2"]
     assert found.labels["sample_id"].tolist() == ["a.jpg", "a.jpg"]
     assert found.labels[["x1", "y1", "x2", "y2"]].to_numpy().tolist()[0] == [0.25, 0.25, 0.75, 0.75]
+
+
+# Predictions
+
+
+def test_predictions_are_rows_with_the_sample_ids_of_the_tables(fo: Any, photos: Path) -> None:
+    dataset = tables.write(of_photos(photos, CAT))
+    predicted = [
+        fo.Detection(label="dog", confidence=0.5, bounding_box=[0.25, 0.5, 0.5, 0.25]),
+        fo.Detection(label="dog", confidence=0.9, bounding_box=[0.0, 0.0, 1.0, 1.0], iscrowd=1),
+    ]
+    dataset.set_values("yolo", [None, fo.Detections(detections=predicted), fo.Detections()])
+    found = tables.predictions_of(dataset, "yolo")
+    assert found.columns.tolist() == ["sample_id", "name", "confidence", "x1", "y1", "x2", "y2"]
+    assert found.to_numpy().tolist() == [["b.jpg", "dog", 0.5, 0.25, 0.5, 0.75, 0.75]]
+    ids = pd.Index(dataset.values("id"))
+    assert tables.predictions_of(dataset, "yolo", samples=ids)["sample_id"].tolist() == [ids[1]]
+    own = tables.predictions_of(dataset, "yolo", samples=pd.Index(["b.jpg"]))
+    assert own["sample_id"].tolist() == ["b.jpg"]
+
+
+def test_a_field_without_detections_has_no_predictions(dataset: Any) -> None:
+    dataset.clone_sample_field("boxes", "yolo")
+    dataset.clear_sample_field("yolo")
+    assert len(tables.predictions_of(dataset, "yolo")) == 0
+    with pytest.raises(InputError, match=r"no Detections field 'yolov'. Did you mean 'yolo'"):
+        tables.predictions_of(dataset, "yolov")
+
+
+def test_labels_are_no_predictions(dataset: Any) -> None:
+    with pytest.raises(InputError, match="label 'dog', the confidence None"):
+        tables.predictions_of(dataset, "boxes")
