@@ -31,6 +31,9 @@ INPUTS = {
     "model_predictions": "the class that each of several models of the user predicts",
     "verdicts": "what people decided about labels",
     "training_dynamics": "how each label fared while a model was trained: loss, margin, confidence",
+    "detections": "out-of-sample predictions of objects, with confidence and box",
+    "object_probs": "out-of-sample class probabilities of each labeled box",
+    "box_regressions": "where the object of each labeled box seems to be",
 }
 """What a user may hand to an audit besides the dataset; a signal of the same name is replaced by it."""
 
