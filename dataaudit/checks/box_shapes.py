@@ -61,9 +61,8 @@ def odd_box_size(objects: pd.DataFrame, *, min_probability: float = 0.5) -> Outc
     chance = error_chances(usual, wrong, n=len(kept), prior=_PRIOR)
     flagged = chance >= min_probability
     at = np.flatnonzero(flagged)
-    messages = [
-        _message(values[row], sizes, values[names == names[row]], str(known[names[row]])) for row in at
-    ]
+    usually = pd.DataFrame(values).groupby(names).quantile([0.05, 0.95]).to_numpy().reshape(-1, 2, 2)
+    messages = [_message(values[row], usually[names[row]], str(known[names[row]])) for row in at]
     evidence = pd.DataFrame({"message": messages, "distance": np.sqrt(away[at])}, index=kept.index[at])
     score = pd.Series(1 - chance, index=kept.index)
     return Outcome(
@@ -94,9 +93,9 @@ def _freedom(ratio: float) -> float:
     return low
 
 
-def _message(value: Doubles, sizes: Sizes, others: Doubles, name: str) -> str:
+def _message(value: Doubles, usually: Doubles, name: str) -> str:
     side, shape = np.exp(value)
-    low, high = np.exp(np.quantile(others, [0.05, 0.95], axis=0))
+    low, high = np.exp(usually)
     return (
         f"Its area is {side**2:.2%} of the image and it is {shape:.2g} times as wide as high; nine in ten "
         f"{name!r} have {low[0] ** 2:.2%} to {high[0] ** 2:.2%} and {low[1]:.2g} to {high[1]:.2g}."
