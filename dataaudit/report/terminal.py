@@ -21,6 +21,7 @@ __all__ = ["to_terminal"]
 
 WORST = 10
 MAX_CLASSES = 8
+MAX_KINDS = 8
 
 
 def to_terminal(
@@ -126,13 +127,21 @@ def _kinds(summary: Mapping[str, Any]) -> Table | None:
     codes, rows = by_class_and_kind(summary)
     if len(rows) < 2:
         return None
-    table = _table(("Class", "left"), ("Objects", "right"), *((code, "right") for code in codes))
-    for entry in rows[:MAX_CLASSES]:
-        counts = [entry["counts"].get(code, 0) for code in codes]
+    most = sorted(codes, key=lambda code: -sum(row["counts"].get(code, 0) for row in rows))
+    shown = sorted(most[:MAX_KINDS])
+    # A terminal is narrow, and all of these codes begin with BOX
+    names = [code.removeprefix("BOX") for code in shown] + (["more"] if len(codes) > MAX_KINDS else [])
+    table = _table(("Class", "left"), ("Objects", "right"), *((name, "right") for name in names))
+    table.columns[0].max_width, table.columns[0].no_wrap, table.columns[0].overflow = 20, True, "ellipsis"
+    table.title, table.title_justify, table.title_style = "BOX findings by class", "left", "bold"
+    for row in rows[:MAX_CLASSES]:
+        counts = [row["counts"].get(code, 0) for code in shown]
+        counts += [row["open"] - sum(counts)] if len(codes) > MAX_KINDS else []
         cells = [Text(f"{n:,}" if n else "·", style="" if n else "dim") for n in counts]
-        table.add_row(Text(visible(entry["name"])), Text(f"{entry['n']:,}", style="dim"), *cells)
+        table.add_row(Text(visible(row["name"])), Text(f"{row['n']:,}", style="dim"), *cells)
     if len(rows) > MAX_CLASSES:
-        table.caption = f"{len(rows) - MAX_CLASSES:,} more classes are in the report."
+        table.caption = f"{plural(len(rows) - MAX_CLASSES, 'more class')} in the report"
+        table.caption_justify = "left"
     return table
 
 
