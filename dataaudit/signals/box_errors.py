@@ -40,6 +40,8 @@ _FEWEST = 20  # labeled objects
 _MOST_FITTED = 5_000  # labels that errors are planted in
 _PLANTED = 8_000  # errors of a kind, at most four times as many as there are labels
 _AT_A_TIME = 100_000
+_MOST_EXPLAINED = 200_000  # detections that those without a label are told apart on
+_MOST_MISSING = 200_000  # candidates that are kept, the most probable ones
 _ROUNDS = 5
 _EXPECTED = np.array([0.9, 0.03, 0.03, 0.03, 0.01])  # shares of the kinds before anything is known
 _WEIGHT = 10.0  # of that, in labels
@@ -247,11 +249,11 @@ class _Judge:
             np.maximum.at(explained, rows[at], wrong[at] * (self.evidence.iou[at] > 0))
         probability = probability * (1 - explained)
         rows = np.flatnonzero((said.label < 0) & (found.classes >= 0) & ~self._left_out(objects))
+        rows = rows[np.argsort(-probability[rows], kind="stable")[:_MOST_MISSING]]
         table = self.table.iloc[self.rows[rows]].reset_index(drop=True)
-        table = table[["sample_id", "name", *CORNERS, "confidence"]].assign(
+        return table[["sample_id", "name", *CORNERS, "confidence"]].assign(
             probability=probability[rows], claimed=said.claimed[rows], row=self.rows[rows]
         )
-        return table.sort_values("probability", ascending=False, kind="stable", ignore_index=True)
 
     def _left_out(self, objects: pd.DataFrame) -> npt.NDArray[np.bool_]:
         """Detections that lie in a crowd or in a region that is to be ignored."""
@@ -350,6 +352,38 @@ def _shared(even: Doubles, shares: Doubles) -> Doubles:
     return chances
 
 
+class _Explained:
+    """What tells detections that stand for a label from the others, in parts of the detections."""
+
+    def __init__(self, found: Detections, said: Claims, sizes: Doubles, n_classes: int, rows: Ints) -> None:
+        from sklearn.linear_model import LogisticRegression
+
+        self.found, self.said, self.sizes = found, said, sizes
+        self.classes = np.where(found.classes < 0, n_classes, found.classes)
+        first = np.stack([_log_odds(found.confidence[rows]), said.claimed[rows]], axis=1)
+        has = said.label[rows] >= 0
+        alone = LogisticRegression().fit(first, has).predict_proba(first)[:, 1]
+        seen = (np.bincount(self.classes[rows], each, n_classes + 1) + 3 for each in (has, alone))
+        self.by_class = np.log(np.divide(*seen))
+
+    def of(self, rows: Any) -> Doubles:
+        """(len(rows), features)."""
+        found, said = self.found, self.said
+        boxes = Boxes(
+            images=found.images[rows],
+            corners=found.corners[rows],
+            classes=self.classes[rows],
+            origins=said.label[rows],
+        )
+        area, _ = _shape(boxes, self.sizes)
+        confidence, claimed = _log_odds(found.confidence[rows]), said.claimed[rows]
+        columns = [
+            confidence, np.maximum(confidence, 0), claimed, np.maximum(claimed - 0.4, 0),
+            self.by_class[self.classes[rows]], area, area * area, said.repeats[rows], said.inside[rows],
+        ]  # fmt: skip
+        return np.stack(columns, axis=1)
+
+
 def _missing_chances(found: Detections, said: Claims, sizes: Doubles, n_classes: int) -> Doubles:
     """(m,) chance of each detection without a label to be an object without one.
 
@@ -360,33 +394,36 @@ def _missing_chances(found: Detections, said: Claims, sizes: Doubles, n_classes:
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
-    has = said.label >= 0
+    m = len(found)
+    fitted = np.arange(m)
+    if m > _MOST_EXPLAINED:
+        fitted = np.sort(np.random.default_rng(0).choice(m, _MOST_EXPLAINED, replace=False))
+    has = said.label[fitted] >= 0
     if has.all() or not has.any():
-        return np.zeros(len(found))
-    boxes = Boxes(images=found.images, corners=found.corners, classes=found.classes, origins=said.label)
-    area, _ = _shape(boxes, sizes)
-    confidence = _log_odds(found.confidence)
-    first = np.stack([confidence, said.claimed], axis=1)
-    alone = LogisticRegression().fit(first, has).predict_proba(first)[:, 1]
-    classes = np.where(found.classes < 0, n_classes, found.classes)
-    counts = np.bincount(classes, has, n_classes + 1), np.bincount(classes, alone, n_classes + 1)
-    by_class = np.log((counts[0] + 3) / (counts[1] + 3))[classes]
-    columns = [
-        confidence, np.maximum(confidence, 0), said.claimed, np.maximum(said.claimed - 0.4, 0), by_class,
-        area, area * area, said.repeats, said.inside,
-    ]  # fmt: skip
-    scaled = StandardScaler().fit_transform(np.stack(columns, axis=1))
-    weights = np.ones(len(found))
+        return np.zeros(m)
+    features = _Explained(found, said, sizes, n_classes, fitted)
+    scale = StandardScaler()
+    scaled = scale.fit_transform(features.of(fitted))
+    model = LogisticRegression(max_iter=300)
+    weights = np.ones(len(fitted))
     for _ in range(4):
-        odds = np.exp(
-            LogisticRegression(max_iter=300).fit(scaled, has, sample_weight=weights).decision_function(scaled)
-        )
-        order = np.argsort(-odds, kind="stable")
-        labeled = np.cumsum(has[order])
-        unlabeled = np.arange(1, len(order) + 1) - labeled
-        best = labeled >= max(20, 0.1 * labeled[-1])
-        share = (unlabeled + 0.5) / (labeled + unlabeled + 1)
-        missing = float(np.minimum(share[best].min() if best.any() else 0.1, 0.5))
-        chance = np.clip(missing / (1 - missing) * odds, 0, 1)
+        odds = np.exp(model.fit(scaled, has, sample_weight=weights).decision_function(scaled))
+        share = _share_missing(odds, has)
+        chance = np.clip(share / (1 - share) * odds, 0, 1)
         weights = np.where(has, 1.0, 1 - 0.98 * chance)
-    return np.where(has, 0.0, chance)
+    chances = np.empty(m)
+    for start in range(0, m, _AT_A_TIME):
+        here = slice(start, start + _AT_A_TIME)
+        odds = np.exp(model.decision_function(scale.transform(features.of(here))))
+        chances[here] = np.clip(share / (1 - share) * odds, 0, 1)
+    return np.where(said.label >= 0, 0.0, chances)
+
+
+def _share_missing(odds: Doubles, has: npt.NDArray[np.bool_]) -> float:
+    """Share of objects without a label, at most, by the detections that look most like objects."""
+    order = np.argsort(-odds, kind="stable")
+    labeled = np.cumsum(has[order])
+    unlabeled = np.arange(1, len(order) + 1) - labeled
+    best = labeled >= max(20, 0.1 * labeled[-1])
+    share = (unlabeled + 0.5) / (labeled + unlabeled + 1)
+    return float(np.minimum(share[best].min() if best.any() else 0.1, 0.5))
