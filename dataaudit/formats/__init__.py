@@ -65,7 +65,8 @@ def read(
     path = Path(path).expanduser() if str(path).startswith("~") else Path(path)
     recover(path)
     module = _named(format) if format is not None else _detect(path)
-    if format is not None and module.NAME in ("folder", "manifest") and not path.exists():
+    of_files = module.NAME in ("folder", "manifest") or getattr(module, "OBJECTS", False)
+    if format is not None and of_files and not path.exists():
         raise _missing(path)
     found: Tables = module.read(path, options=dict(options or {}))
     if not len(found.images):

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dataaudit import state
 from dataaudit.errors import ConflictError, FormatError, InputError
+from dataaudit.formats._found import Problems
 from dataaudit.formats._shared import check_name, inside, is_ignored, is_image
 from dataaudit.formats.folder import SPLITS
 from dataaudit.journal import Move, Operation
 from dataaudit.types import Fix, Locator, Problem, Source
 
 __all__ = [
-    "Images", "Walked", "above", "by_file", "check_file", "check_some", "examples", "folder_options",
-    "listed_splits", "near_files", "new_files", "others", "pair", "split_of", "stem_of", "unannotated",
+    "Images", "Walked", "above", "by_file", "capped", "check_file", "check_some", "examples",
+    "folder_options", "listed_splits", "near_files", "new_files", "others", "pair", "split_of", "stem_of", "unannotated",
     "walk",
 ]  # fmt: skip
 
@@ -42,8 +43,10 @@ def walk(root: Path, suffix: str, options: Mapping[str, str]) -> Walked:
         options: the folders that both are in, from `folder_options`.
 
     Raises:
-        FormatError: a name that isn't valid Unicode.
+        FormatError: not a folder, or a name that isn't valid Unicode.
     """
+    if not root.is_dir():
+        raise FormatError("This is a file; expected the folder of a dataset.", where=root)
     annotations: list[str] = []
     images: list[str] = []
 
@@ -232,6 +235,21 @@ def new_files(files: Mapping[str, str], suffix: str) -> Callable[[str], str]:
         return f"{folder}/{stem_of(image)}{suffix}".lstrip("/")
 
     return new_file
+
+
+def capped(problems: Sequence[Problem]) -> list[Problem]:
+    """The first problems of each kind, and one that counts the others."""
+    found = Problems()
+    for each in problems:
+        found.add(
+            each.kind,
+            each.message,
+            each.locator,
+            sample_id=each.sample_id,
+            label_id=each.label_id,
+            severity=each.severity,
+        )
+    return found.all()
 
 
 def stem_of(path: str) -> str:
@@ -454,10 +472,17 @@ def unannotated(
     return without, sorted(folders)
 
 
-def check_some(annotations: Sequence[str], paired: Sequence[str], root: Path, kind: str) -> None:
+def check_some(walked: Walked, paired: Collection[str], root: Path, kind: str) -> None:
     """Raise FormatError where there are no annotation files, or none has its image."""
+    annotations, images = walked.annotations, walked.images
     if not annotations:
         raise FormatError(f"The folder has no {kind} annotation file.", where=root)
+    if not images:
+        raise FormatError(
+            "There are annotation files and no images.",
+            where=root,
+            fix="Give the folder that holds both the annotations and the images.",
+        )
     if not paired:
         raise FormatError(
             f"None of the {len(annotations)} annotation files has its image, such as {annotations[0]}.",

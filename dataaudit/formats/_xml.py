@@ -36,6 +36,8 @@ _UNMARKED = (
     (b"<\0", "utf-16-le"),
     (b"\0<", "utf-16-be"),
 )
+_NO_ENCODINGS = frozenset({"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7"})
+"""What Python calls encodings and no XML file has."""
 _DECLARED = re.compile(rb"""\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
 _START_TAG = re.compile(rb"""<(?:[^>"']|"[^"]*"|'[^']*')*>""")
 _ATTRIBUTE = re.compile(rb"""\s([^\s=/>]+)\s*=\s*(?:"([^"]*)"|'([^']*)')""")
@@ -197,7 +199,9 @@ def parse(document: Document, each: Callable[[Element], None] | None = None) -> 
             each(element)
 
     def characters(data: str) -> None:
-        stack[-1].text += data
+        # Blanks between a million children would be joined a million times
+        if stack[-1].text or not data.isspace():
+            stack[-1].text += data
 
     def declared(name: str, *_: object) -> None:
         raise _malformed(document, parser, f"it declares the entity {name!r}, and entities aren't expanded")
@@ -381,9 +385,10 @@ def _encoding(content: bytes) -> tuple[bytes, str]:
     if name.replace("_", "-").startswith(("utf-16", "utf-32", "ucs", "iso-10646")):
         return b"", "utf-8"
     try:
-        return b"", codecs.lookup(name).name
+        found_name = codecs.lookup(name).name
     except LookupError:
         return b"", name
+    return b"", "unknown" if found_name in _NO_ENCODINGS else found_name
 
 
 def _can(encoding: str, value: str) -> bool:

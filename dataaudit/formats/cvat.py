@@ -90,6 +90,7 @@ def read(path: Path, *, options: Mapping[str, str] | None = None) -> Tables:
         )
     source = place(root, root, lambda anchor: _source(file, anchor, options))
     reading.report()
+    reading.rows.problems = _pairs.capped(reading.rows.problems)
     return reading.rows.tables(source=source, classes=reading.classes)
 
 

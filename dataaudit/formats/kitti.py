@@ -84,7 +84,7 @@ def read(path: Path, *, options: Mapping[str, str] | None = None) -> Tables:
     for image in sorted([*files, *without]):
         file = files[image] if image in files else new_file(image)
         split = listed(image) or _pairs.split_of(image)
-        rows.image(image, f"{root}/{image}", Locator(file=file), split=split)
+        rows.image(image, str(root / image), Locator(file=file), split=split)
         if image in files:
             n_read += _add_objects(rows, root, file, image)
     if not n_read:
@@ -92,6 +92,7 @@ def read(path: Path, *, options: Mapping[str, str] | None = None) -> Tables:
             f"None of the {len(files)} label files can be read. {rows.problems[0].message}", where=root
         )
     source = place(root, default_anchor(root), lambda anchor: _source(root, anchor, options))
+    rows.problems = _pairs.capped(rows.problems)
     return rows.tables(source=source)
 
 
@@ -172,7 +173,7 @@ def _paired(
             elif candidates:
                 left_out.update(_pairs.others(file, candidates, candidates[0], problems))
                 _pairs.pair(files, candidates[0], file, problems)
-    _pairs.check_some(walked.annotations, tuple(files), root, "KITTI")
+    _pairs.check_some(walked, files, root, "KITTI")
     return tuple(image for image in walked.images if image not in left_out or image in files), files
 
 

@@ -90,7 +90,7 @@ def read(path: Path, *, options: Mapping[str, str] | None = None) -> Tables:
             n_read += tree is not None
         rows.image(
             image,
-            f"{root}/{image}",
+            str(root / image),
             at,
             split=listed(image) or _pairs.split_of(image),
             size=_size(tree, at, image, rows.problems),
@@ -105,6 +105,7 @@ def read(path: Path, *, options: Mapping[str, str] | None = None) -> Tables:
             where=root,
         )
     source = place(root, default_anchor(root), lambda anchor: _source(root, anchor, options))
+    rows.problems = _pairs.capped(rows.problems)
     return rows.tables(source=source)
 
 
@@ -160,7 +161,7 @@ def _paired(root: Path, named: Mapping[str, str], problems: list[Problem]) -> _P
             candidates = [chosen]
         for image in candidates:
             _pairs.pair(paired.files, image, file, problems)
-    _pairs.check_some(walked.annotations, tuple(paired.files), root, "Pascal VOC")
+    _pairs.check_some(walked, paired.files, root, "Pascal VOC")
     kept = tuple(image for image in walked.images if image not in left_out or image in paired.files)
     return _Paired(images=kept, files=paired.files)
 
