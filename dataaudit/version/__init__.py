@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataaudit.version.comparison import Comparison, compare
+from dataaudit.version.detection import DetectionComparison
 from dataaudit.version.difference import VersionDiff, diff
 from dataaudit.version.history import Version, checkout, commit, pull, push, versions
 from dataaudit.version.snapshot import materialize, read
 
 __all__ = [
     "Comparison",
+    "DetectionComparison",
     "Version",
     "VersionDiff",
     "checkout",

@@ -25,6 +25,7 @@ from dataaudit.version.snapshot import find, read
 
 if TYPE_CHECKING:
     from dataaudit.signals.backbones import Backbone
+    from dataaudit.version.detection import Detect, DetectionComparison
 
 __all__ = ["Comparison", "compare"]
 
@@ -57,6 +58,10 @@ class Comparison:
     newest: str
     held_out: str
 
+    measure = "accuracy"
+    """The column that is compared."""
+    named = "accuracy"
+
     def to_dict(self) -> dict[str, Any]:
         """The comparison ready for JSON; also what ``dvc metrics`` shows."""
         rows = self.table.astype(object).where(self.table.notna(), None)
@@ -82,7 +87,7 @@ class Comparison:
             if not np.isnan(row["p_value"]):
                 line += f"  {row['difference'] * 100:+.2f} points, p = {row['p_value']:.3g}"
             lines.append(line)
-        changed = self._changes().head(limit)
+        changed = self.changes().head(limit)
         if len(changed):
             lines += ["", f"Classes that changed most from {self.table.index[0]} to {self.table.index[-1]}"]
             lines += [f"  {100 * change:+.1f} points  {name}" for name, change in changed.items()]
@@ -94,9 +99,9 @@ class Comparison:
         Args:
             path: the picture to write; its ending says the format, such as ``.png`` or ``.svg``.
         """
-        return _plot(self, Path(path))
+        return draw(self, Path(path))
 
-    def _changes(self) -> pd.Series[float]:
+    def changes(self) -> pd.Series[float]:
         """Change of each class's accuracy from the first version to the last, largest first, no zeros."""
         first, last = self.per_class.iloc[:, 1], self.per_class.iloc[:, -1]
         change = (last - first).astype(float)
@@ -116,14 +121,17 @@ def compare(
     backbone: str | Backbone = "efficientnet_lite0",
     device: str = "auto",
     embed: Embed | None = None,
+    detect: Detect | None = None,
     groups: Mapping[str, Hashable] | None = None,
     mlflow: bool = False,
     progress: bool = True,
-) -> Comparison:
+) -> Comparison | DetectionComparison:
     """Train the baseline on each version's labels and score all on the same held-out images.
 
     The held-out images are the test split of the newest version, else its validation split, else a fifth
     chosen by content, and its labels are the truth. No version trains on an image whose content is held out.
+    Of a detection dataset the baseline detector is trained in folds, and all images that the versions have in
+    common are looked at where there is neither split; each by a model that didn't see it.
     The figures go to ``compare.json`` and ``compare.csv`` in the dataset's state, which ``dvc metrics`` and
     ``dvc plots`` show.
 
@@ -135,6 +143,8 @@ def compare(
         device: ``auto``, ``cpu``, ``cuda``, ``mps``.
         embed: features of your own instead: takes tables, gives a table with index ``sample_id``, (n, d)
             float32; images that can't be decoded may lack. It is called once, each distinct content once.
+        detect: of a detection dataset a detector of your own instead, called once a version; see
+            `dataaudit.version.detection.Detect`.
         groups: near-duplicate group by digest; what shares a group with a held-out image isn't trained on.
         mlflow: log parameters, figures and the plot to MLflow, into the active run if there is one.
         progress: show a bar while files are fetched.
@@ -157,6 +167,35 @@ def compare(
     latest = git.in_order(place.git_root, list(commits.values()))[-1]
     newest = next(name for name in names if commits[name] == latest)
     tables = {name: read(place.source, name, progress=progress) for name in names}
+    found: Comparison | DetectionComparison
+    if all(table.task == "detection" for table in tables.values()):
+        from dataaudit.version.detection import compare_objects
+
+        found = compare_objects(
+            tables, newest=newest, backbone=backbone, device=device, detect=detect, progress=progress
+        )
+    else:
+        found = _compare_classes(
+            place, tables, newest, backbone=backbone, device=device, embed=embed, groups=groups,
+            progress=progress,
+        )  # fmt: skip
+    _record(place, found)
+    if mlflow:
+        _log(found, place)
+    return found
+
+
+def _compare_classes(
+    place: Place,
+    tables: Mapping[str, Tables],
+    newest: str,
+    *,
+    backbone: str | Backbone,
+    device: str,
+    embed: Embed | None,
+    groups: Mapping[str, Hashable] | None,
+    progress: bool,
+) -> Comparison:
     union = _union(list(tables.values()), place.source)
     if embed is None:
         from dataaudit import pipeline
@@ -166,11 +205,7 @@ def compare(
         features = embed(union)
     rows = {name: _usable(table, features) for name, table in tables.items()}
     several = any(table.task == "multilabel" for table in tables.values())
-    found = compare_rows(rows, features, newest=newest, groups=groups, several=several)
-    _record(place, found)
-    if mlflow:
-        _log(found, place)
-    return found
+    return compare_rows(rows, features, newest=newest, groups=groups, several=several)
 
 
 def _union(tables: Sequence[Tables], source: Source) -> Tables:
@@ -214,7 +249,7 @@ def compare_rows(
     right: dict[str, npt.NDArray[np.bool_]] = {}
     n_train: dict[str, int] = {}
     for name, table in rows.items():
-        kept = ~table["digest"].isin(truth.index) & ~_folded(table["split"]).isin(splits)
+        kept = ~table["digest"].isin(truth.index) & ~folded(table["split"]).isin(splits)
         kept &= ~table["digest"].map(lambda digest: groups.get(digest, _FREE) in closed)
         train = table[kept]
         predict = _predict_sets if several else _predict
@@ -231,17 +266,18 @@ def compare_rows(
 _FREE = object()
 
 
-def _folded(splits: pd.Series[Any]) -> pd.Series[Any]:
+def folded(splits: pd.Series[Any]) -> pd.Series[Any]:
+    """Names of splits in small letters."""
     return splits.map(lambda split: split.lower() if isinstance(split, str) else split)
 
 
 def _held_out(table: pd.DataFrame) -> tuple[pd.Series[str], tuple[str, ...], str]:
     """The class of each held-out content, the splits that nothing is trained on, and where they come from."""
     splits, source = TEST, "images of the test split"
-    rows = table[_folded(table["split"]).isin(splits)]
+    rows = table[folded(table["split"]).isin(splits)]
     if not len(rows):
         splits, source = VALIDATION, "images of the validation split"
-        rows = table[_folded(table["split"]).isin(splits)]
+        rows = table[folded(table["split"]).isin(splits)]
     if not len(rows):
         splits, source = (), "images, a fifth chosen by content"
         rows = table[table["digest"].map(lambda digest: int(digest[:8], 16) % 5 == 0).astype(bool)]
@@ -332,29 +368,30 @@ def _per_class(
     return table
 
 
-def _record(place: Place, found: Comparison) -> None:
+def _record(place: Place, found: Comparison | DetectionComparison) -> None:
     """Write the figures where ``dvc metrics`` and ``dvc plots`` look for them."""
     state.prepare(place.source)
     write_json(place.state / "compare.json", found.to_dict())
-    write(place.state / "compare.csv", found.table[["accuracy", "low", "high"]].to_csv().encode())
+    write(place.state / "compare.csv", found.table[[found.measure, "low", "high"]].to_csv().encode())
     declare(place)
 
 
-def _plot(found: Comparison, path: Path) -> Path:
+def draw(found: Comparison | DetectionComparison, path: Path) -> Path:
+    """Draw a comparison into a file; returns its path."""
     from matplotlib.figure import Figure
 
-    table, changes = found.table, found._changes().head(20)[::-1]
+    table, changes = found.table, found.changes().head(20)[::-1]
     height = max(3.2, 1.2 + 0.26 * len(changes))
     figure = Figure(figsize=(9.5, height), layout="constrained")
     left, right = figure.subplots(1, 2)
-    places, accuracy = np.arange(len(table)), 100 * table["accuracy"].to_numpy()
-    ends = np.abs(100 * table[["low", "high"]].to_numpy().T - accuracy)
-    left.errorbar(places, accuracy, yerr=ends, fmt="o", capsize=4, color="#1f5f8b")
-    for spot, share in zip(places, accuracy, strict=True):
+    places, shares = np.arange(len(table)), 100 * table[found.measure].to_numpy()
+    ends = np.abs(100 * table[["low", "high"]].to_numpy().T - shares)
+    left.errorbar(places, shares, yerr=ends, fmt="o", capsize=4, color="#1f5f8b")
+    for spot, share in zip(places, shares, strict=True):
         left.annotate(f"{share:.1f}", (spot, share), xytext=(8, 0), textcoords="offset points", va="center")
     left.set_xticks(places, [str(name) for name in table.index])
     left.set_xlim(-0.5, len(table) - 0.5)
-    left.set_ylabel("accuracy in %, 95 % interval")
+    left.set_ylabel(f"{found.named} in %, 95 % interval")
     left.set_title(f"{found.held_out},\nlabels of {found.newest}", fontsize=10)
     colors = ["#2a7f4f" if change > 0 else "#b3402e" for change in changes]
     right.barh([str(name) for name in changes.index], 100 * changes.to_numpy(), color=colors)
@@ -379,7 +416,7 @@ def _mlflow() -> Any:
     return mlflow
 
 
-def _log(found: Comparison, place: Place) -> None:
+def _log(found: Comparison | DetectionComparison, place: Place) -> None:
     mlflow = _mlflow()
     mine = mlflow.active_run() is None
     if mine:
@@ -388,13 +425,14 @@ def _log(found: Comparison, place: Place) -> None:
         mlflow.log_params(
             {
                 "dataset": place.prefix, "versions": " ".join(map(str, found.table.index)),
-                "newest": found.newest, "held_out": found.held_out, "C": C,
+                "newest": found.newest, "held_out": found.held_out,
+                **({"C": C} if isinstance(found, Comparison) else {}),
             }
         )  # fmt: skip
         for step, (name, row) in enumerate(found.table.to_dict(orient="index").items()):
-            mlflow.log_metric("accuracy", row["accuracy"], step=step)
+            mlflow.log_metric(found.measure, row[found.measure], step=step)
             safe = re.sub(r"[^\w./-]", "-", str(name))
-            mlflow.log_metric(f"version/{safe}/accuracy", row["accuracy"])
+            mlflow.log_metric(f"version/{safe}/{found.measure}", row[found.measure])
             mlflow.log_metric(f"version/{safe}/n_train", row["n_train"])
         with tempfile.TemporaryDirectory() as folder:
             mlflow.log_artifact(str(found.plot(Path(folder) / "compare.png")))

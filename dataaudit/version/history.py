@@ -19,6 +19,7 @@ from dataaudit.version.place import (
     RECORD,
     Place,
     check_not_in_git,
+    compared_by,
     place_of,
     read_tables,
     targets_of,
@@ -230,7 +231,7 @@ def declare(place: Place) -> list[Path]:
         return []  # DVC stops at a dvc.yaml that git ignores, as it does all that lies in a tracked folder
     text = f"metrics:\n- {METRICS}\n"
     if (place.state / "compare.json").exists():
-        text += "- compare.json\nplots:\n- compare.csv:\n    x: version\n    y: accuracy\n"
+        text += f"- compare.json\nplots:\n- compare.csv:\n    x: version\n    y: {compared_by(place)}\n"
     write(file, text.encode())
     return [file]
 

@@ -17,7 +17,7 @@ from dataaudit.types import Source, Tables
 from dataaudit.version import git, store
 
 __all__ = [
-    "RECORD", "Place", "check_not_in_git", "locate", "place_of", "read_tables", "targets_of",
+    "RECORD", "Place", "check_not_in_git", "compared_by", "locate", "place_of", "read_tables", "targets_of",
     "write", "write_json",
 ]  # fmt: skip
 
@@ -224,6 +224,13 @@ def check_not_in_git(place: Place, targets: Iterable[Path]) -> list[str]:
             "'Hand the images over to DVC'. Then commit the version again.",
         )
     return [name for name in held if name == manifest]
+
+
+def compared_by(place: Place) -> str:
+    """The figure that versions were compared by: the second column of what was written."""
+    file = place.state / "compare.csv"
+    names = file.read_text(encoding="utf-8").partition("\n")[0].split(",") if file.exists() else []
+    return names[1].strip() if len(names) > 1 else "accuracy"
 
 
 def write(path: Path, data: bytes) -> None:
