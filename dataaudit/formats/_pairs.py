@@ -18,8 +18,8 @@ from dataaudit.types import Fix, Locator, Problem, Source
 
 __all__ = [
     "Images", "Walked", "above", "by_file", "capped", "check_file", "check_some", "examples",
-    "folder_options", "listed_splits", "near_files", "new_files", "others", "pair", "split_of", "stem_of", "unannotated",
-    "walk",
+    "folder_options", "leave", "listed_splits", "near_files", "new_files", "others", "pair", "split_of", "stem_of",
+    "unannotated", "walk",
 ]  # fmt: skip
 
 _BUDGET = 50_000
@@ -380,7 +380,7 @@ def by_file(
         InputError: the fix of an object whose image leaves the dataset.
     """
     leaving = [fix for fix in fixes if fix.op in ("drop", "merge")]
-    operations = _leave(source, leaving, annotation_of)
+    operations = leave(source, leaving, annotation_of)
     gone = {fix.sample_id for fix in leaving}
     files: dict[str, list[Fix]] = {}
     for fix in fixes:
@@ -392,7 +392,7 @@ def by_file(
     return operations, files
 
 
-def _leave(
+def leave(
     source: Source, fixes: Sequence[Fix], annotation_of: Callable[[Fix], str | None]
 ) -> list[Operation]:
     """The moves of images and their annotation files out of the dataset.
