@@ -176,9 +176,11 @@ def _sorted(
     table: pd.DataFrame, classes: list[str], sample_ids: pd.Index[Any]
 ) -> tuple[Ints, dict[str, Any]]:
     images = _codes(table["sample_id"], sample_ids)
-    order = np.argsort(images, kind="stable")
-    corners = table[list(CORNERS)].to_numpy(dtype=np.float64)[order]
-    names = _codes(table["name"], pd.Index(classes))[order]
+    corners = table[list(CORNERS)].to_numpy(dtype=np.float64)
+    names = _codes(table["name"], pd.Index(classes))
+    # By more than the image, so that the order of the rows in the files doesn't matter
+    order = np.lexsort((names, corners[:, 1], corners[:, 0], images))
+    corners, names = corners[order], names[order]
     return order, {"images": images[order], "corners": corners, "classes": names}
 
 
