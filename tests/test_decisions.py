@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 
 from dataaudit import decisions, formats, state
+from dataaudit.checks.box_fixes import BoxFixes
 from dataaudit.errors import InputError
-from dataaudit.types import Decision, Finding, Fix, Locator, Report
+from dataaudit.formats._shared import ObjectRows
+from dataaudit.types import Decision, Finding, Fix, Locator, Report, Source
 
 
 @pytest.fixture
@@ -158,3 +163,124 @@ def test_a_line_that_was_torn_is_passed_over_and_replaced(report: Report) -> Non
     assert list(decisions.latest(source)) == ["k1"]
     decisions.record(source, [Decision(finding="k3", verdict="keep")])
     assert list(decisions.latest(source)) == ["k1", "k3"]
+
+
+# Objects
+
+
+@pytest.fixture
+def objects(tmp_path: Path) -> Report:
+    """A cat that may be a dog, one whose box is loose, one that is missing, and an odd image, 100 x 80."""
+    rows = ObjectRows()
+    rows.image("a.jpg", str(tmp_path / "a.jpg"), Locator(file="a.xml"), size=(100, 80))
+    for number in (1, 2):
+        corners = (10.0 * number, 10.0, 10.0 * number + 20, 30.0)
+        rows.object("a.jpg", f"a.jpg:{number}", "cat", corners, Locator(file="a.xml", item=number))
+    source = Source(format="voc", root=tmp_path, path=str(tmp_path), anchor=tmp_path)
+    tables = rows.tables(source=source, classes=["cow", "dog"])
+    fixes = BoxFixes(tables.labels, tables.images, tables.units)
+    box, loose, new = (10.0, 10.0, 30.0, 30.0), (20.0, 10.0, 40.0, 30.0), (50.0, 50.0, 70.0, 70.0)
+
+    def finding(key: str, code: str, fix: Fix | None, **more: Any) -> Finding:
+        item = fix.label_id if fix is not None else "a.jpg"
+        return Finding(
+            key=key, code=code, item_id=item, sample_id="a.jpg", score=0.1, probability=0.9, message="",
+            fix=fix, **more,
+        )  # fmt: skip
+
+    items = (
+        finding("class", "BOX002", fixes.relabel("a.jpg:1", "dog"), given="cat", suggested="dog", box=box),
+        finding(
+            "loose", "BOX005", fixes.move("a.jpg:2", (22, 12, 38, 28)), given="cat", box=loose,
+            suggested_box=(22.0, 12.0, 38.0, 28.0),
+        ),
+        finding("missing", "BOX003", fixes.add("a.jpg", "dog", new), suggested="dog", suggested_box=new),
+        finding("dark", "IMG003", None),
+    )  # fmt: skip
+    return Report(digest="", params={}, outcomes={}, items=items, skipped={}, timings={}, tables=tables)
+
+
+def decided(tmp_path: Path, report: Report, row: str) -> Fix | None:
+    [decision] = decisions.read(file(tmp_path, f"finding;verdict;label;box\n{row}\n"), report)
+    return decision.fix
+
+
+def test_another_class_or_box_of_an_object_is_its_fix(tmp_path: Path, objects: Report) -> None:
+    relabeled = decided(tmp_path, objects, "class;other;cow;")
+    assert relabeled is not None
+    assert (relabeled.op, relabeled.label_id, relabeled.old, relabeled.new) == (
+        "relabel", "a.jpg:1", "cat", "cow"
+    )  # fmt: skip
+    moved = decided(tmp_path, objects, "loose;other;;21, 11, 39, 29")
+    assert moved is not None
+    assert (moved.op, moved.old_box, moved.box) == ("move", (20, 10, 40, 30), (21, 11, 39, 29))
+    assert decided(tmp_path, objects, "loose;other;cat;21, 11, 39, 29") == moved
+    added = decided(tmp_path, objects, "missing;other;cow;")
+    assert added is not None
+    assert (added.op, added.label_id, added.new, added.box) == (
+        "add", "a.jpg:+50,50,70,70", "cow", (50, 50, 70, 70)
+    )  # fmt: skip
+    smaller = decided(tmp_path, objects, "missing;other;;[50 50 60.5 70]")
+    assert smaller is not None and (smaller.new, smaller.box) == ("dog", (50, 50, 60.5, 70))
+    another = decided(tmp_path, objects, "dark;other;cow;1,2,3,4")
+    assert another is not None and (another.op, another.new, another.box) == ("add", "cow", (1, 2, 3, 4))
+
+
+@pytest.mark.parametrize("key", ["class", "loose", "missing"])
+def test_the_proposed_fix_of_an_object_is_accepted(tmp_path: Path, objects: Report, key: str) -> None:
+    assert decided(tmp_path, objects, f"{key};accept;;") == next(
+        item.fix for item in objects.items if item.key == key
+    )
+
+
+WRONG_OBJECTS = {
+    "neither": ("class;other;;", "the label and the box are empty"),
+    "both": ("class;other;dog;10,10,31,30", "another class and another box at once"),
+    "the same": ("class;other;cat;", "has this class and box already: 'cat'"),
+    "the same box": ("loose;other;;20,10,40,30", "has this class and box already: 'cat'"),
+    "three numbers": ("loose;other;;1,2,3", r"The box is '1,2,3'; expected its corners"),
+    "inverted": ("loose;other;;30,10,20,30", "with x1 < x2"),
+    "not a number": ("loose;other;;1,2,nan,4", "expected its corners"),
+    "outside": ("loose;other;;110,10,120,30", r"lies outside a\.jpg, which is 100 x 80 pixels"),
+    "a box to keep": ("loose;keep;;1,2,3,4", "The verdict 'keep' comes with the box"),
+    "an image": ("dark;other;cow;", "is about no single object"),
+}
+
+
+@pytest.mark.parametrize(("row", "message"), WRONG_OBJECTS.values(), ids=WRONG_OBJECTS.keys())
+def test_a_wrong_row_about_an_object_is_named(
+    tmp_path: Path, objects: Report, row: str, message: str
+) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        decided(tmp_path, objects, row)
+    assert "decisions.csv:2: " in str(error.value)
+
+
+def test_the_template_of_objects_shows_the_boxes(tmp_path: Path, objects: Report) -> None:
+    decisions.write_template(objects, tmp_path / "t.csv")
+    with (tmp_path / "t.csv").open(newline="", encoding="utf-8-sig") as opened:
+        rows = list(csv.DictReader(opened))
+    assert [row["given_box"] for row in rows] == ["10.0, 10.0, 30.0, 30.0", "20.0, 10.0, 40.0, 30.0", "", ""]
+    assert rows[2]["suggested_box"] == "50.0, 50.0, 70.0, 70.0"
+    assert list(rows[0])[:6] == ["finding", "verdict", "label", "box", "reviewer", "note"]
+    assert decisions.read(tmp_path / "t.csv", objects) == []
+
+
+def test_the_box_that_was_judged_is_kept(tmp_path: Path, objects: Report) -> None:
+    made = decisions.read(file(tmp_path, "finding,verdict\nclass,keep\nmissing,keep\n"), objects)
+    source = objects.tables.source
+    assert source is not None
+    decisions.record(source, made)
+    found = decisions.latest(source)
+    assert found["class"].judged_box == (10, 10, 30, 30)
+    assert found["missing"].judged_box == (50, 50, 70, 70)
+
+
+def test_an_image_whose_size_is_not_known_gets_no_relative_box(tmp_path: Path, objects: Report) -> None:
+    tables = objects.tables
+    unknown = tables.images.assign(declared_width=pd.NA, declared_height=pd.NA).astype(
+        {"declared_width": "Int64", "declared_height": "Int64"}
+    )
+    report = replace(objects, tables=replace(tables, units="relative", images=unknown))
+    with pytest.raises(InputError, match=r"The size of a\.jpg isn't known"):
+        decided(tmp_path, report, "missing;other;;1,2,3,4")
