@@ -195,7 +195,9 @@ def _curve(right: Bools, confidence: Doubles, n: int) -> dict[str, Any]:
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
     best = int(np.argmax(f1))
     corners = np.flatnonzero(np.append(envelope[1:] != envelope[:-1], True))
-    steps = np.linspace(0, recall[corners[-1]], CURVE_POINTS)
+    # Beyond the last one that is right the precision falls and nothing is found
+    corners = corners[np.diff(recall[corners], prepend=0.0) > 0]
+    steps = np.linspace(0, recall[-1], CURVE_POINTS)
     some = np.unique(np.searchsorted(recall[corners], steps)) if len(corners) > CURVE_POINTS else slice(None)
     curve = [[round(float(recall[at]), 4), round(float(envelope[at]), 4)] for at in corners[some]]
     return nothing | {

@@ -26,7 +26,7 @@ HOSTILE = [
     "&amp; &lt;",
     "-->]]>",
 ]
-VOID = {"meta", "link", "img", "input", "br", "path", "line", "rect"}
+VOID = {"meta", "link", "img", "input", "br"}
 
 
 class Page(HTMLParser):
