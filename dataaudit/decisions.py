@@ -13,16 +13,30 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from dataaudit import journal, state
 from dataaudit.checks.box_fixes import BoxFixes
 from dataaudit.errors import DataAuditError, InputError, nearest
 from dataaudit.formats import _cells
+from dataaudit.metrics import box_iou
 from dataaudit.signals.objects import image_sizes
 from dataaudit.types import VERDICTS, Box, Decision, Finding, Fix, Locator, Report, Source, Tables
 
-__all__ = ["fix_from_json", "fix_to_json", "latest", "read", "record", "write_template"]
+__all__ = [
+    "SAME",
+    "fix_from_json",
+    "fix_to_json",
+    "known_again",
+    "latest",
+    "read",
+    "record",
+    "write_template",
+]
+
+SAME = 0.7
+"""From which IoU on two boxes in one image are taken for the same object's."""
 
 _ANSWERS = ("finding", "verdict", "label", "box", "reviewer", "note")
 _CONTEXT = ("code", "sample_id", "given", "given_box", "suggested", "suggested_box", "probability", "message")
@@ -138,6 +152,39 @@ def latest(source: Source) -> dict[str, Decision]:
         except (KeyError, TypeError, DataAuditError) as error:
             raise InputError(f"The decision can't be read: {error!r}.", where=row.where) from None
     return found
+
+
+def known_again(
+    findings: Sequence[Finding], decided: Mapping[str, Decision], images: pd.DataFrame
+) -> tuple[Finding, ...]:
+    """Findings of objects that aren't labeled, with the decisions on them, though their boxes have moved.
+
+    The proposed box is a detector's, which is another one after each training. It is the same object where
+    the image has the same content and the boxes overlap by `SAME`.
+
+    Args:
+        findings: of an audit; those that have a decision keep it.
+        decided: decisions by the key of the finding.
+        images: of the dataset, with digests.
+    """
+    judged: dict[tuple[str | None, str | None], list[Decision]] = {}
+    for each in decided.values():
+        if each.judged_box is not None and each.given is None:
+            judged.setdefault((each.code, each.digest), []).append(each)
+    return tuple(_with_decision(each, judged, images["digest"]) if judged else each for each in findings)
+
+
+def _with_decision(
+    finding: Finding, judged: Mapping[tuple[Any, Any], Sequence[Decision]], digests: pd.Series[Any]
+) -> Finding:
+    missing = finding.decision is None and finding.box is None and finding.suggested_box is not None
+    rivals = judged.get((finding.code, digests.get(finding.sample_id)), ()) if missing else ()
+    if not rivals:
+        return finding
+    boxes = np.array([each.judged_box for each in rivals], dtype=np.float64)
+    iou = box_iou(boxes, np.array(finding.suggested_box, dtype=np.float64))
+    best = len(iou) - 1 - int(iou[::-1].argmax())  # of equal ones the latest
+    return replace(finding, decision=rivals[best].verdict) if iou[best] > SAME else finding
 
 
 def _judged(cells: Mapping[str, Any], name: str) -> Any:

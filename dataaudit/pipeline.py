@@ -113,6 +113,7 @@ def audit(
         run.give("annotations", annotators.read(annotations, tables, columns=annotation_columns))
     outcomes, skipped = run.outcomes()
     items = findings_of(outcomes, run.tables, {key: found.verdict for key, found in decided.items()})
+    items = decisions.known_again(items, decided, run.tables.images)
     run.timings["total"] = time.perf_counter() - started
     return Report(
         digest=digest_of(run.tables),

@@ -284,3 +284,20 @@ def test_an_image_whose_size_is_not_known_gets_no_relative_box(tmp_path: Path, o
     report = replace(objects, tables=replace(tables, units="relative", images=unknown))
     with pytest.raises(InputError, match=r"The size of a\.jpg isn't known"):
         decided(tmp_path, report, "missing;other;;1,2,3,4")
+
+
+def test_a_missing_object_is_known_again_though_its_box_moved(objects: Report) -> None:
+    tables = objects.tables
+    tables = replace(tables, images=tables.images.assign(digest="m0"))
+    keep = Decision(
+        finding="gone", verdict="keep", code="BOX003", digest="m0", judged_box=(51.0, 50.0, 71.0, 70.0)
+    )
+
+    def verdicts(decision: Decision, *items: Finding) -> list[str | None]:
+        found = decisions.known_again(items or objects.items, {"gone": decision}, tables.images)
+        return [item.decision for item in found]
+
+    assert verdicts(keep) == [None, None, "keep", None]
+    assert verdicts(replace(keep, digest="m1")) == [None] * 4
+    assert verdicts(replace(keep, judged_box=(55.0, 50.0, 75.0, 70.0))) == [None] * 4
+    assert verdicts(keep, replace(objects.items[2], decision="skip")) == ["skip"]

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from dataaudit.decisions import SAME
 from dataaudit.errors import InputError, nearest
 from dataaudit.metrics import box_iou
 from dataaudit.types import CORNERS, Box, Decision, Finding, Fix, Report, Tables
 
-__all__ = ["SAME", "Planned", "choose", "takes_out"]
+__all__ = ["Planned", "choose", "takes_out"]
 
-SAME = 0.7
-"""From which IoU on two boxes in one image are taken for the same object's."""
 _PLACING = ("add", "move")
 
 
