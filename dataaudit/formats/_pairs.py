@@ -18,8 +18,8 @@ from dataaudit.types import Fix, Locator, Problem, Source
 
 __all__ = [
     "Images", "Walked", "above", "by_file", "capped", "check_file", "check_some", "examples",
-    "folder_options", "leave", "listed_splits", "near_files", "new_files", "others", "pair", "split_of", "stem_of",
-    "unannotated", "walk",
+    "folder_options", "leave", "listed_splits", "near_files", "new_files", "others", "pair", "split_of",
+    "stem_of", "unannotated", "walk",
 ]  # fmt: skip
 
 _BUDGET = 50_000
