@@ -152,6 +152,7 @@ def joined(files: Tables, found: Tables) -> Tables:
         values[known] = files.labels[column].to_numpy()[rows[known]]
         labels[column] = values
     labels = pd.concat([labels, _hidden(files, found)])
+    labels.index = labels.index.astype(object).rename("label_id")
     place = files.labels.index.get_indexer(labels.index)
     order = np.argsort(np.where(place < 0, len(files.labels), place), kind="stable")
     return Tables(

@@ -73,6 +73,7 @@ class View:
         code: it shows each object with this tag by itself; None for whole images with objects in the field.
         by: attribute by which the objects are sorted.
         reverse: the highest value comes first.
+        beside: fields whose objects are shown with each object.
     """
 
     label_field: str
@@ -80,6 +81,7 @@ class View:
     code: str | None = None
     by: str = ""
     reverse: bool = False
+    beside: tuple[str, ...] = ()
 
 
 def field_of(dataset: fo.Dataset, report: Report) -> str | None:
@@ -295,10 +297,16 @@ def views_of(marks: Marks, report: Report, proposed: bool) -> dict[str, View]:
             shown = marks.label_field
             by = f"{code}_score" if f"{code}_score" in marks.attributes else by
         found[f"{code} {check.name} patches"] = View(
-            label_field=shown, code=code, by=by, reverse=shown == PROPOSED, summary=check.summary
+            label_field=shown,
+            code=code,
+            by=by,
+            reverse=by == "confidence",
+            summary=check.summary,
+            beside=(marks.label_field if shown == PROPOSED else PROPOSED,),
         )
     if new:
-        found[PROPOSED_VIEW] = View(label_field=PROPOSED, summary="Images with boxes that are proposed.")
+        summary = "Images with boxes that are proposed."
+        found[PROPOSED_VIEW] = View(label_field=PROPOSED, by="confidence", reverse=True, summary=summary)
     return found
 
 
@@ -307,12 +315,14 @@ def save_view(dataset: fo.Dataset, name: str, view: View) -> None:
     from fiftyone import ViewField
 
     if view.code is None:
-        found = dataset.match(ViewField(f"{view.label_field}.detections").length() > 0)
+        detections = ViewField(f"{view.label_field}.detections")
+        surest = detections.map(ViewField(view.by)).max()
+        found = dataset.match(detections.length() > 0).sort_by(surest, reverse=view.reverse)
     else:
         flagged = dataset.filter_labels(view.label_field, ViewField("tags").contains(view.code))
-        found = flagged.to_patches(view.label_field).sort_by(
-            f"{view.label_field}.{view.by}", reverse=view.reverse
-        )
+        beside = [name for name in view.beside if dataset.has_sample_field(name)]
+        patches = flagged.to_patches(view.label_field, other_fields=beside or None)
+        found = patches.sort_by(f"{view.label_field}.{view.by}", reverse=view.reverse)
     dataset.save_view(name, found, description=view.summary, overwrite=True)
 
 
