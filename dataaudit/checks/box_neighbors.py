@@ -29,6 +29,8 @@ Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
 WIDEST = 0.8
 """Pairs that are farther apart than this share of their sides aren't looked at."""
+NEIGHBORS = 0.02
+"""Neighbours of a box that are added to those seen, as any dataset may have some."""
 _CLASS_WEIGHT, _IMAGE_WEIGHT = 50.0, 10.0
 """How many boxes with as many close neighbours as usual are added to those of a class and of an image."""
 _PAIRS_AT_A_TIME = 2_000_000
@@ -151,7 +153,7 @@ def crowding(boxes: Boxes, pairs: Pairs, least: float) -> Doubles:
         close = np.bincount(group[a], minlength=len(n)) + np.bincount(group[b], minlength=len(n))
         return n, close / 2
 
-    mean = (len(a) + 0.5) / len(boxes.rows)
+    mean = (len(a) + 0.5) / len(boxes.rows) + NEIGHBORS
     n, close = counted(boxes.name)
     of_class = (close + _CLASS_WEIGHT * mean) / (n + _CLASS_WEIGHT)
     n, close = counted(boxes.image)

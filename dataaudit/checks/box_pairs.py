@@ -10,6 +10,7 @@ import pandas as pd
 
 from dataaudit.checks.box_fixes import BoxFixes
 from dataaudit.checks.box_neighbors import (
+    NEIGHBORS,
     Boxes,
     Pairs,
     apart_as_pieces,
@@ -220,7 +221,7 @@ def _chances_of_pairs(
         ratio: how many times as likely what else is known makes one object.
     """
     n = len(boxes.rows)
-    tail = PowerTail.fit(pairs.apart, bulk=bulk, usual_power=usual_power)
+    tail = PowerTail.fit(pairs.apart, bulk=bulk, usual_power=usual_power, more=NEIGHBORS * n + 0.5)
     crowd = crowding(boxes, pairs, bulk[0]) if n else np.zeros(0)
     usual = tail.density(pairs.apart) * crowd
     wrong = np.exp(-pairs.apart / _TWICE) / _TWICE * ratio
@@ -255,7 +256,7 @@ def _whole_over_pieces(boxes: Boxes, pairs: Pairs) -> Doubles:
         - sizes.log_density(of_one, names)
         - sizes.log_density(of_other, names)
     )
-    return np.asarray(np.exp(np.where(np.isfinite(ratio), np.clip(ratio / 2, -8, 8), 0)))
+    return np.asarray(np.exp(np.where(np.isfinite(ratio), np.clip(ratio / 2, -12, 8), 0)))
 
 
 def _meant(boxes: Boxes, pairs: Pairs) -> Doubles:

@@ -24,6 +24,8 @@ _PRIOR = 1 / 1000
 _REACH = 3.0
 """Wrong sizes and shapes may be off by this in the logarithm, a factor of 20, either way."""
 _LEAST_OBJECTS = 30
+_MOST_FREEDOM = 15.0
+"""No dataset is believed to have a normal distribution's short tail, however alike its middle is to one."""
 
 
 @check("BOX012", level="object")
@@ -61,7 +63,7 @@ def odd_box_size(objects: pd.DataFrame, *, min_probability: float = 0.5) -> Outc
     chance = error_chances(usual, wrong, n=len(kept), prior=_PRIOR)
     flagged = chance >= min_probability
     at = np.flatnonzero(flagged)
-    usually = pd.DataFrame(values).groupby(names).quantile([0.05, 0.95]).to_numpy().reshape(-1, 2, 2)
+    usually = pd.DataFrame(values).groupby(names).quantile(np.array([0.05, 0.95])).to_numpy().reshape(-1, 2, 2)
     messages = [_message(values[row], usually[names[row]], str(known[names[row]])) for row in at]
     evidence = pd.DataFrame({"message": messages, "distance": np.sqrt(away[at])}, index=kept.index[at])
     score = pd.Series(1 - chance, index=kept.index)
@@ -85,7 +87,7 @@ def _usual(away: Doubles, cut: Bools) -> Doubles:
 
 def _freedom(ratio: float) -> float:
     """Degrees of freedom of a bivariate t distribution by the ninth decile over the median of its squares."""
-    low, high = 1.5, 100.0
+    low, high = 1.5, _MOST_FREEDOM
     for _ in range(60):
         middle = (low * high) ** 0.5
         found = np.expm1(2 / middle * np.log(10)) / np.expm1(2 / middle * np.log(2))

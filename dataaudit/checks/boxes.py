@@ -63,6 +63,8 @@ def annotation_problem(
             noted.add(problem.kind)
     columns = ["message", "sample_id", "place", "kind", "error", "flagged"]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    # pandas reads None among texts as NaN
+    table["sample_id"] = table["sample_id"].astype(object).where(table["sample_id"].notna(), None)
     lost = table.pop("error").astype(bool)
     return Outcome(
         score=lost.map({True: 0.0, False: _NOTE}).astype(float),

@@ -16,6 +16,8 @@ __all__ = ["PowerTail", "error_chances"]
 Doubles = np.ndarray[Any, np.dtype[np.float64]]
 
 _PRIOR_WEIGHT = 0.25
+_ROUNDING = 0.01
+"""Coordinates are rounded, so that what is close by chance may be at distance 0."""
 _ROUNDS = 50
 
 
@@ -35,7 +37,13 @@ class PowerTail:
 
     @classmethod
     def fit(
-        cls, distances: Doubles, *, bulk: tuple[float, float], usual_power: float, weight: float = 10.0
+        cls,
+        distances: Doubles,
+        *,
+        bulk: tuple[float, float],
+        usual_power: float,
+        more: float = 0.5,
+        weight: float = 10.0,
     ) -> PowerTail:
         """Fit the tail to the bulk of the distances, which errors hardly reach.
 
@@ -47,6 +55,7 @@ class PowerTail:
             distances: (p,) at least 0.
             bulk: smallest and largest distance to fit to.
             usual_power: of other datasets.
+            more: number of unrelated ones within `bulk` to add to those seen: a few may be missing by chance.
             weight: how many distances that counts as.
 
         Reference: Hill, "A Simple General Approach to Inference About the Tail of a Distribution", Annals of
@@ -57,12 +66,12 @@ class PowerTail:
         span = float(np.log(high / low))
         total = float(np.log(high / np.maximum(inside, low)).sum()) + weight * _mean_log(usual_power, span)
         power = _power_of(total / (len(inside) + weight), span)
-        n = (len(inside) + 0.5) / (1 - (low / high) ** power)
+        n = (len(inside) + more) / (1 - (low / high) ** power)
         return cls(n=n, power=power, widest=high)
 
     def density(self, distances: Doubles) -> Doubles:
         """(p,) expected number of unrelated ones per unit of distance, at each distance."""
-        share = np.clip(distances / self.widest, 1e-4, None)
+        share = np.maximum(distances, _ROUNDING) / self.widest
         return np.asarray(self.n * self.power / self.widest * share ** (self.power - 1))
 
 
