@@ -92,17 +92,14 @@ def write_template(report: Report, path: str | Path) -> None:
     """Write the findings as a CSV to fill in: empty answers, and beside them what each finding says."""
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\r\n")
-    objects = report.tables.task == "detection"
-    answers, context = (
-        [name for name in names if objects or name not in _OF_OBJECTS] for names in (_ANSWERS, _CONTEXT)
-    )
+    left_out = () if report.tables.task == "detection" else _OF_OBJECTS
+    answers, context = ([name for name in names if name not in left_out] for names in (_ANSWERS, _CONTEXT))
     writer.writerow([*answers, *context])
     for finding in report.items:
         said = [_said(finding, name) for name in context]
         writer.writerow([finding.key, *[""] * (len(answers) - 1), *said])
-    Path(path).write_bytes(
-        out.getvalue().encode("utf-8-sig")
-    )  # with its mark, or a spreadsheet guesses wrong
+    # With its mark, or a spreadsheet guesses wrong
+    Path(path).write_bytes(out.getvalue().encode("utf-8-sig"))
 
 
 def record(source: Source, decisions: Sequence[Decision]) -> None:
@@ -460,9 +457,8 @@ def _csv_rows(path: Path, content: bytes) -> Iterator[_Row]:
 
 
 def _json_rows(path: Path, content: bytes) -> Iterator[_Row]:
-    lines = content.decode("utf-8-sig", errors="replace").split(
-        "\n"
-    )  # not splitlines: U+2028 may be in a text
+    # Not splitlines: U+2028 may be in a text
+    lines = content.decode("utf-8-sig", errors="replace").split("\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

@@ -213,7 +213,8 @@ def _shown(source: Source, fix: Fix, moves: Mapping[Path, Path]) -> Iterator[str
     yield f"+++ {fix.locator.file}"
     yield f"@@ {fix.locator} @@ {fix.sample_id}{reason}"
     if fix.op != "add":
-        yield f"-{_printable(fix.old)}{_corners(fix.old_box)}"
+        gone = fix.sample_id if takes_out(fix) and fix.old is None else _printable(fix.old)
+        yield f"-{gone}{_corners(fix.old_box)}"
     if fix.op in ("relabel", "add", "move"):
         yield f"+{_printable(fix.new)}{_corners(fix.box if fix.op != 'relabel' else fix.old_box)}"
 

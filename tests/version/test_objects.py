@@ -60,7 +60,38 @@ def kitti(root: Path) -> Path:
     return root
 
 
-FORMATS = {make.__name__: make for make in (voc, coco, coco_file, kitti)}
+def yolo(root: Path) -> Path:
+    """The last image has no label file."""
+    for number in range(4):
+        picture(root / f"images/train/{number}.png", 10 * number, 40)
+        (root / "labels/train").mkdir(parents=True, exist_ok=True)
+        if number < 3:
+            (root / f"labels/train/{number}.txt").write_text(f"0 0.5 0.5 0.{number + 1} 0.25\n")
+    (root / "data.yaml").write_text("path: .\ntrain: images/train\nval: images/train\nnames: [cat, dog]\n")
+    return root
+
+
+def yolo_file(root: Path) -> Path:
+    return yolo(root) / "data.yaml"
+
+
+def cvat(root: Path) -> Path:
+    shapes = ""
+    for number in range(3):
+        picture(root / f"images/{number}.png", 10 * number, 40)
+        box = f'<box label="cat" occluded="0" xtl="{number + 1}" ytl="5" xbr="20" ybr="15" z_order="0"></box>'
+        shapes += f'<image id="{number}" name="{number}.png" width="40" height="40">{box}</image>\n'
+    (root / "annotations.xml").write_text(
+        f"<?xml version='1.0' encoding='utf-8'?>\n<annotations><version>1.1</version>\n{shapes}</annotations>"
+    )
+    return root
+
+
+def cvat_file(root: Path) -> Path:
+    return cvat(root) / "annotations.xml"
+
+
+FORMATS = {make.__name__: make for make in (voc, coco, coco_file, kitti, yolo, yolo_file, cvat, cvat_file)}
 
 
 def report(tables: Tables, **fixes: object) -> Report:
@@ -81,7 +112,7 @@ def report(tables: Tables, **fixes: object) -> Report:
 
 
 def corrected(path: Path) -> fix.Applied:
-    """The first object becomes a dog, the second goes, the third moves, and the first image gets another."""
+    """The first object becomes a dog, the second goes, the third moves, and the last image gets another."""
     tables = formats.read(path)
     fixes = BoxFixes(tables.labels, tables.images, tables.units)
     first, second, third = tables.labels.index
@@ -90,7 +121,7 @@ def corrected(path: Path) -> fix.Applied:
         a=fixes.relabel(first, "dog"),
         b=fixes.remove(second),
         c=fixes.move(third, (4, 6, 22, 16)),
-        d=fixes.add(tables.images.index[0], "cat", (25, 20, 35, 29)),
+        d=fixes.add(tables.images.index[-1], "cat", (25, 20, 35, 29)),
     )
     return fix.apply(fix.plan(audit, min_probability=0.5))
 
@@ -117,7 +148,7 @@ def test_versions_hold_annotations_and_come_back(tmp_path, make):
     after, second = files(root), shown(formats.read(path))
     found = version.diff(path, "v1", "v2")
     assert found.objects.counts == {"relabeled": 1, "moved": 1, "added": 1, "removed": 1}
-    assert (found.counts, found.unchanged) == ({}, 3)
+    assert (found.counts, found.unchanged) == ({}, len(formats.read(path).images))
     assert shown(version.read(path, "v1")) == first
     assert shown(version.read(path, "v2")) == second
     version.checkout(path, "v1")
