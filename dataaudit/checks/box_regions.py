@@ -18,7 +18,9 @@ Doubles = np.ndarray[Any, np.dtype[np.float64]]
 
 _SIDE, _PATCH = 512, 32
 _PADDING = 0.15
+_CELL = 8
 _FLAT = 4.0
+_DIFFERENT = 0.35
 _KEPT, _DECODED_AT_MOST = 16, 4000
 
 
@@ -47,9 +49,10 @@ class Regions:
                 return False
             patches.append(_patch(grey, box))
         a, b = patches
-        if max(a.std(), b.std()) < _FLAT:
-            return bool(abs(a.mean() - b.mean()) < 2 * _FLAT)
-        return bool(np.corrcoef(a.ravel(), b.ravel())[0, 1] >= self._least) if a.std() and b.std() else False
+        if min(a.std(), b.std()) < _FLAT:
+            return bool(np.abs(a - b).max() < 2 * _FLAT)
+        correlation = float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
+        return correlation >= self._least and _largest_difference(a, b) <= _DIFFERENT
 
     def _image(self, sample_id: str) -> Image.Image | None:
         if sample_id not in self._grey:
@@ -60,6 +63,17 @@ class Regions:
             if len(self._grey) > _KEPT:
                 self._grey.popitem(last=False)
         return self._grey[sample_id]
+
+
+def _largest_difference(a: Doubles, b: Doubles) -> float:
+    """Largest difference in a part of two patches, once their brightness and contrast are the same.
+
+    What moved may be small beside what stayed, so that the whole patches correlate.
+    """
+    rest = (a - a.mean()) / a.std() - (b - b.mean()) / b.std()
+    n = _PATCH // _CELL
+    cells = (rest**2).reshape(n, _CELL, n, _CELL).mean(axis=(1, 3))
+    return float(np.sqrt(cells.max()))
 
 
 def _read(path: Path) -> Image.Image | None:

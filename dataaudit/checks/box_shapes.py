@@ -63,7 +63,8 @@ def odd_box_size(objects: pd.DataFrame, *, min_probability: float = 0.5) -> Outc
     chance = error_chances(usual, wrong, n=len(kept), prior=_PRIOR)
     flagged = chance >= min_probability
     at = np.flatnonzero(flagged)
-    usually = pd.DataFrame(values).groupby(names).quantile(np.array([0.05, 0.95])).to_numpy().reshape(-1, 2, 2)
+    table = pd.DataFrame(values).groupby(names).quantile(np.array([0.05, 0.95]))
+    usually = table.to_numpy().reshape(-1, 2, 2)
     messages = [_message(values[row], usually[names[row]], str(known[names[row]])) for row in at]
     evidence = pd.DataFrame({"message": messages, "distance": np.sqrt(away[at])}, index=kept.index[at])
     score = pd.Series(1 - chance, index=kept.index)

@@ -55,8 +55,9 @@ def _annotations(labels: pd.DataFrame, ids: pd.Index, names: pd.Series[Any]) -> 
         return names
     own = labels[labels["sample_id"].isin(ids)]
     cells = zip(own["name"].astype(str), *(own[corner] for corner in CORNERS), strict=True)
-    texts = pd.Series([f"{name} {a:.6g} {b:.6g} {c:.6g} {d:.6g}" for name, a, b, c, d in cells], dtype=object)
-    joined = texts.sort_values().groupby(own["sample_id"].to_numpy()).agg("; ".join)
+    texts = [f"{name} {a:.6g} {b:.6g} {c:.6g} {d:.6g}" for name, a, b, c, d in cells]
+    by_sample = pd.Series(texts, index=pd.Index(own["sample_id"]), dtype=object)
+    joined = by_sample.sort_values().groupby(level=0).agg("; ".join)
     return joined.reindex(ids, fill_value="")
 
 
