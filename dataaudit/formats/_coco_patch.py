@@ -369,10 +369,11 @@ class _Patch:
 
     def _template(self) -> int | None:
         """The last annotation with a box that can be read."""
-        away = self._gone["annotations"]
+        away, strange = self._gone["annotations"], self.rows.strange
         numbers = range(len(self.rows.objects.ids) - 1, -1, -1)
-        good = (number for number in numbers if number not in self.rows.strange)
-        return next((number for number in good if number not in away), next(iter(good), None))
+        stays = (number for number in numbers if number not in strange and number not in away)
+        found = next(stays, None)
+        return next((number for number in numbers if number not in strange), None) if found is None else found
 
     def _style(self, part: Part, number: int | None, other: Part) -> _json.Style:
         """The style of an element, or of one of another array where there is none."""

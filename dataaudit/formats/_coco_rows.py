@@ -15,6 +15,8 @@ from dataaudit.formats import _cells, _json
 GEOMETRIES = ("box", "polygon", "mask", "rotated")
 FLAGS = ("iscrowd", "ignore", "difficult", "truncated", "occluded")
 
+NO_BOX = "The annotation has no bbox"
+
 _BOX, _POLYGON, _MASK, _ROTATED = range(4)
 _NAN = [math.nan] * 4
 _ATTRIBUTES = {"difficult": 4, "truncated": 8, "occluded": 16}
@@ -138,7 +140,7 @@ def _add_object(rows: Rows, start: int, end: int, value: Mapping[str, Any]) -> N
 
 def _wrong_box(value: Mapping[str, Any]) -> str:
     if "bbox" not in value:
-        return "The annotation has no bbox"
+        return NO_BOX
     return f"The bbox is {str(value['bbox'])[:80]}; expected four numbers [x, y, width, height]"
 
 

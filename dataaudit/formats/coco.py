@@ -25,7 +25,7 @@ import numpy as np
 from dataaudit import state
 from dataaudit.errors import FormatError
 from dataaudit.formats import _cells, _coco_files, _coco_patch
-from dataaudit.formats._coco_rows import FLAGS, GEOMETRIES, Rows, read_rows
+from dataaudit.formats._coco_rows import FLAGS, GEOMETRIES, NO_BOX, Rows, read_rows
 from dataaudit.formats._found import Problems, relative_to, root_of
 from dataaudit.formats._pairs import examples
 from dataaudit.formats._shared import ObjectRows, absolute, check_name, default_anchor, place
@@ -120,6 +120,17 @@ def patch(source: Source, fixes: Sequence[Fix]) -> list[Operation]:
     return _coco_patch.operations(
         root, [(file, lambda rows: _sample_ids(rows, path, source.options, root)) for file in files], fixes
     )
+
+
+def class_ids(source: Source) -> dict[int | str, str]:
+    """The name of each category id."""
+    files, _ = _coco_files.chosen_files(Path(source.path), dict(source.options))
+    known: dict[int | str, str] = {}
+    for file in files:
+        own = read_rows(file, _cells.decode(file.read_bytes(), file))
+        pairs = zip(own.categories.ids, own.classes, strict=True)
+        known |= {key: name for key, name in pairs if key is not None and name is not None}
+    return known
 
 
 def _source(path: Path, root: Path, anchor: Path, options: Mapping[str, str] | None = None) -> Source:
@@ -365,11 +376,10 @@ def _check_some(reading: Sequence[_Reading], rows: ObjectRows, path: Path) -> No
             where=path,
             fix="Put the images beside the annotations, or say where they are with the option images.",
         )
-    if reading and all(each.rows.strange for each in reading):
-        n = sum(len(each.rows.objects.ids) for each in reading)
-        if n == sum(len(each.rows.strange) for each in reading):
-            raise FormatError(
-                f"None of the {n} annotations has a bbox.",
-                where=reading[0].file,
-                fix="Expected COCO instances, where each annotation has one.",
-            )
+    n = sum(len(each.rows.objects.ids) for each in reading)
+    if n and n == sum(list(each.rows.strange.values()).count(NO_BOX) for each in reading):
+        raise FormatError(
+            f"None of the {n} annotations has a bbox.",
+            where=reading[0].file,
+            fix="Expected COCO instances, where each annotation has one.",
+        )
