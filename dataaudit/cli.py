@@ -58,7 +58,10 @@ def _reading(command: argparse.ArgumentParser) -> None:
                          help="your model's out-of-sample probabilities: .npy, .csv, .parquet; "
                          "may be repeated for several models")  # fmt: skip
     command.add_argument(
-        "--predictions", metavar="FILE", help="your model's predictions: sample_id, name, confidence"
+        "--predictions",
+        metavar="FILE",
+        help="your model's predictions: a table with sample_id, name, confidence; "
+        "of objects COCO results, a folder of YOLO text files or a FiftyOne field",
     )
     command.add_argument(
         "--training-dynamics",

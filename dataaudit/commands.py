@@ -16,7 +16,7 @@ from dataaudit import config, state
 from dataaudit.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
-    from dataaudit.types import Report, Source
+    from dataaudit.types import Report, Source, Tables
 
 __all__ = ["run"]
 
@@ -72,12 +72,20 @@ def _report(given: argparse.Namespace, settings: config.Config) -> Report:
         baseline=given.baseline or settings.baseline,
         device=given.device or settings.device,
         pred_probs=probabilities[0] if len(probabilities) == 1 else probabilities or None,
-        predictions=inputs.read(given.predictions, indexed=False) if given.predictions else None,
+        predictions=_predictions(given.predictions, tables),
         training_dynamics=inputs.read(given.training_dynamics) if given.training_dynamics else None,
         annotations=given.annotations,
         annotation_columns=_options(given.annotation_column),
         progress=not quiet,
     )
+
+
+def _predictions(given: str | None, tables: Tables) -> Any:
+    from dataaudit import inputs
+
+    if given is None or tables.task == "detection":
+        return given
+    return inputs.read(given, indexed=False)
 
 
 def _codes(text: str | None) -> tuple[str, ...]:

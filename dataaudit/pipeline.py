@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -14,12 +13,15 @@ import numpy as np
 import pandas as pd
 
 from dataaudit import __version__, annotators, decisions, formats, inputs, registry, state
+from dataaudit import predictions as predicted
 from dataaudit.annotators import Annotations
 from dataaudit.errors import DataAuditError, InputError, MissingDependencyError, Unavailable, nearest
+from dataaudit.findings import contents_of, digest_of, findings_of, md5_of
 from dataaudit.progress import bar
 from dataaudit.registry import Signal
+from dataaudit.signals.objects import in_pixels
 from dataaudit.sweep import Embedder, Swept, sweep
-from dataaudit.types import CORNERS, FLAGS, Box, Check, Finding, Outcome, Report, Source, Tables, Workplace
+from dataaudit.types import Check, Outcome, Report, Source, Tables, Workplace
 
 if TYPE_CHECKING:
     import fiftyone as fo
@@ -48,7 +50,7 @@ def audit(
     baseline: str = "probe",
     device: str = "auto",
     pred_probs: pd.DataFrame | np.ndarray[Any, Any] | Sequence[Any] | Mapping[str, Any] | None = None,
-    predictions: pd.DataFrame | None = None,
+    predictions: Any = None,
     training_dynamics: pd.DataFrame | None = None,
     annotations: str | Path | pd.DataFrame | Annotations | None = None,
     annotation_columns: Mapping[str, str] | None = None,
@@ -75,7 +77,9 @@ def audit(
             classes. Of a multi-label dataset all samples, labeled or not, and rows need not sum to 1. Of
             several models a list, or a mapping with their names.
         predictions: what your model predicts, where you don't have all its probabilities: a table with the
-            columns ``sample_id``, ``name`` and ``confidence``; joined with the probabilities.
+            columns ``sample_id``, ``name`` and ``confidence``; joined with the probabilities. Of objects: a
+            table, a file of COCO results, a folder of YOLO text files, a FiftyOne field or a model, see
+            `dataaudit.predictions.read`; they take the place of the trained detector's.
         training_dynamics: how each label fared while a model was trained on it, one row a sample or one a
             sample and epoch: ``margin``, ``confidence`` or ``loss``.
         annotations: what several people said about the images, a file or a table; see
@@ -124,6 +128,7 @@ def audit(
         timings=run.timings,
         tables=run.tables,
         n_decoded=run.n_decoded,
+        detections=run.detections(),
     )
 
 
@@ -193,7 +198,9 @@ def _bring(run: _Run, pred_probs: Any, predictions: Any, training_dynamics: Any,
         else:
             name = "multilabel_probs" if tables.task == "multilabel" else "pred_probs"
             run.give(name, inputs.probabilities(pred_probs, tables))
-    if predictions is not None:
+    if predictions is not None and tables.task == "detection":
+        run.give_detections(*predicted.read(predictions, tables, progress=run.progress))
+    elif predictions is not None:
         run.give("predictions", inputs.predictions(predictions, tables))
     if training_dynamics is not None:
         run.give("training_dynamics", inputs.training_dynamics(training_dynamics, tables))
@@ -216,7 +223,7 @@ class _Run:
         cache: Path | None,
         progress: bool,
     ) -> None:
-        self.tables, self._checks, self._cache, self._progress = tables, checks, cache, progress
+        self.tables, self._checks, self._cache, self.progress = tables, checks, cache, progress
         self._backbone, self._device, self._baseline = backbone, device, baseline
         self._signals = dict(registry.signals())
         unknown = set(settings) - set(self._signals) - set(registry.checks())
@@ -238,6 +245,7 @@ class _Run:
         self._keys: dict[str, str] = {}
         self._given: set[str] = set()
         self._swept: set[str] = set()
+        self._detections_are_relative = False
         self.timings: dict[str, float] = {}
         self.n_decoded = 0
 
@@ -245,6 +253,16 @@ class _Run:
         """Take a signal that the user brings."""
         self._values[name] = value
         self._given.add(name)
+
+    def give_detections(self, table: pd.DataFrame, units: str) -> None:
+        """Take the user's predictions of objects; the corners become pixels when the sizes are known."""
+        self.give("detections", table)
+        self._detections_are_relative = units == "relative"
+
+    def detections(self) -> pd.DataFrame | None:
+        """The detections that the checks used; None where none did."""
+        found = self._values.get("detections")
+        return found if isinstance(found, pd.DataFrame) else None
 
     def params(self, select: Sequence[str], ignore: Sequence[str]) -> dict[str, Any]:
         """The settings of this audit, ready for JSON."""
@@ -350,19 +368,17 @@ class _Run:
             else:
                 needs = [self._key(need) for need in found.needs]
                 material = [__version__, name, self._settings[name], needs]
-            self._keys[name] = _md5(json.dumps(material, default=str))
+            self._keys[name] = md5_of(json.dumps(material, default=str))
         return self._keys[name]
 
     def _content(self, name: str) -> str:
         assert self._embeddings is not None
         ids = self._embeddings.index
         digests = "".join(self.tables.images["digest"].loc[ids])
-        if name == "labels" and self.tables.task == "detection":
-            return _md5(digests + "".join(_objects_of(self.tables)))
         if name == "labels":
-            named = _names(self.tables, "\1").reindex(ids)
-            return _md5(digests + "\0".join(named.fillna("").astype(str)))
-        return _md5(f"{digests}{self._embedder_name}")
+            named = contents_of(self.tables, "\1").reindex(ids)
+            return md5_of(digests + "\0".join(named.fillna("").astype(str)))
+        return md5_of(f"{digests}{self._embedder_name}")
 
     def _needed(self) -> set[str]:
         return self._behind(
@@ -388,7 +404,7 @@ class _Run:
             from dataaudit.signals.finetune import ready
 
             ready(self._settings["finetuned"], backbone)
-        return Workplace(cache=self._cache, device=self._device, backbone=backbone, progress=self._progress)
+        return Workplace(cache=self._cache, device=self._device, backbone=backbone, progress=self.progress)
 
     def _sweep_once(self) -> None:
         started = time.perf_counter()
@@ -401,7 +417,7 @@ class _Run:
         # The contents of a version are what DVC says they are; those of other tables may have changed since.
         source = self.tables.source
         known = source is not None and "rev" in source.options
-        swept = _sweep(self.tables, embedder, self._cache, self._progress, known=known)
+        swept = _sweep(self.tables, embedder, self._cache, self.progress, known=known)
         images = self.tables.images.assign(
             width=swept.properties["width"], height=swept.properties["height"], digest=swept.digests
         )
@@ -415,6 +431,8 @@ class _Run:
             "thumbnails": swept.thumbnails,
             "embeddings": self._embeddings,
         }
+        if self._detections_are_relative:
+            self._values["detections"] = in_pixels(self._values["detections"], images)
         self.timings["sweep"] = time.perf_counter() - started
         self.n_decoded = swept.n_decoded
 
@@ -428,123 +446,3 @@ def _by_digest(embeddings: pd.DataFrame | None, digests: pd.Series[str]) -> pd.D
     return pd.DataFrame(
         embeddings.to_numpy()[order], index=embeddings.index[order], columns=embeddings.columns
     )
-
-
-def _md5(text: str) -> str:
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
-
-
-def _names(tables: Tables, separator: str) -> pd.Series[Any]:
-    """The class of each labeled sample, or its classes in their order, joined."""
-    named = tables.labels.dropna(subset="name")
-    if named["sample_id"].is_unique:
-        return named.set_index("sample_id")["name"]
-    return named.sort_values("name").groupby("sample_id")["name"].agg(separator.join)
-
-
-def _objects_of(tables: Tables) -> pd.Series[str]:
-    """The objects of each image as a text, in any order of their rows."""
-    labels = tables.labels
-    columns = [labels["name"].astype(str), *(labels[name].map(repr) for name in (*CORNERS, *FLAGS))]
-    texts = pd.Series(list(map(",".join, zip(*columns, strict=True))), index=labels.index, dtype=object)
-    joined = texts.sort_values(kind="stable").groupby(labels["sample_id"]).agg(";".join)
-    return joined.reindex(tables.images.index, fill_value="")
-
-
-def digest_of(tables: Tables) -> str:
-    """Digest of contents, labels and splits; where a file lies doesn't count, what it says does."""
-    named = _names(tables, "\0").reindex(tables.images.index, fill_value="None").astype(str)
-    if tables.task == "detection":
-        named = _objects_of(tables)
-    columns = (tables.images["digest"], named, tables.images["split"])
-    lines = zip(*([str(value) for value in column] for column in columns), strict=True)
-    return _md5("\n".join(sorted("\t".join(line) for line in lines)))
-
-
-def findings_of(
-    outcomes: Mapping[str, Outcome], tables: Tables, verdicts: Mapping[str, Any]
-) -> tuple[Finding, ...]:
-    """The flagged items of all checks, worst first within each check."""
-    sample_of = tables.labels["sample_id"]
-    own, given = tables.labels["name"], _names(tables, ", ")
-    digests = tables.images["digest"]
-    boxes = _boxes(tables)
-    items: list[Finding] = []
-    for code, outcome in outcomes.items():
-        level = registry.checks()[code].level if code in registry.checks() else "image"
-        flagged = outcome.flagged.index[outcome.flagged.to_numpy(dtype=bool)]
-        order = outcome.score.loc[flagged].sort_values(kind="stable").index
-        # All at once: a row by itself takes as long as twenty
-        table = pd.DataFrame(index=order) if outcome.evidence is None else outcome.evidence.loc[order]
-        for item_id, evidence in zip(order, table.to_dict("records"), strict=True):
-            if level == "object":
-                # In its evidence: a label that isn't there yet
-                sample_id, name = sample_of.get(item_id, evidence.get("sample_id")), own.get(item_id)
-            else:
-                sample_id = item_id if level == "image" else None
-                name = given.get(sample_id)
-            found = _finding(
-                code, outcome, evidence, str(item_id), sample_id, name, digests.get(sample_id), verdicts,
-                boxes.get(item_id) if level == "object" else None,
-            )  # fmt: skip
-            items.append(found)
-    return tuple(items)
-
-
-def _finding(
-    code: str,
-    outcome: Outcome,
-    evidence: Mapping[Any, Any],
-    item_id: str,
-    sample_id: str | None,
-    name: Any,
-    digest: Any,
-    verdicts: Mapping[str, Any],
-    box: Box | None,
-) -> Finding:
-    known = dict(evidence)
-    suggested_box = _corners([known.pop(corner, None) for corner in CORNERS])
-    message = str(known.pop("message", registry.checks()[code].summary if code in registry.checks() else ""))
-    suggested = known.pop("suggested", None)
-    known.pop("sample_id", None)
-    suggested = None if pd.isna(suggested) else str(suggested)
-    given = None if pd.isna(name) else str(name)
-    probability = None
-    if outcome.probability is not None and not pd.isna(outcome.probability[item_id]):
-        probability = float(outcome.probability[item_id])
-    # An object is known by its box: its number in the file changes when one before it is removed
-    named = item_id if box is None else f"{sample_id}@{','.join(f'{corner:.1f}' for corner in box)}"
-    key = _md5("\0".join(map(str, (code, named, digest, given, suggested))))[:12]
-    return Finding(
-        key=key,
-        code=code,
-        item_id=item_id,
-        sample_id=sample_id,
-        score=float(outcome.score[item_id]),
-        probability=probability,
-        message=message,
-        given=given,
-        suggested=suggested,
-        evidence={name: value.item() if hasattr(value, "item") else value for name, value in known.items()},
-        fix=outcome.fixes.get(item_id),
-        decision=verdicts.get(key),
-        box=box,
-        suggested_box=suggested_box,
-    )
-
-
-def _boxes(tables: Tables) -> dict[Any, Box]:
-    """The box of each object in pixels, where it is known."""
-    if tables.task != "detection":
-        return {}
-    from dataaudit.signals.objects import objects
-
-    found = objects(tables.images, tables.labels, tables.task, tables.units)[list(CORNERS)].dropna()
-    return dict(zip(found.index, map(tuple, found.to_numpy().tolist()), strict=True))
-
-
-def _corners(values: Sequence[Any]) -> Box | None:
-    if any(value is None or pd.isna(value) for value in values):
-        return None
-    x1, y1, x2, y2 = map(float, values)
-    return x1, y1, x2, y2

@@ -6,6 +6,7 @@ A format module has
 - ``sniff(path) -> bool``, cheap; `path` may be the name of something that isn't a file;
 - ``read(path, *, options) -> Tables``;
 - ``patch(source, fixes) -> list[Operation]``: it edits nothing, it says what is to be done;
+- optionally ``class_ids(source) -> Mapping``: the number or id that its files give each class, to its name;
 - optionally ``states(path) -> list[Path]``: where an interrupted fix of it could have left its journal;
 - optionally ``OBJECTS = True``: it has boxes. Where such a format fits, ``folder`` doesn't, to which any
   folders of images look like classes.
@@ -30,7 +31,7 @@ from dataaudit.errors import FormatError, InputError, MissingDependencyError, ne
 from dataaudit.formats._shared import is_ignored, is_image
 from dataaudit.types import Fix, Source, Tables
 
-__all__ = ["formats", "patch", "read", "recover"]
+__all__ = ["class_ids", "formats", "patch", "read", "recover"]
 
 
 @cache
@@ -88,6 +89,13 @@ def patch(source: Source, fixes: Sequence[Fix]) -> list[journal.Operation]:
         return []
     operations: list[journal.Operation] = _named(source.format).patch(source, fixes)
     return operations
+
+
+def class_ids(source: Source) -> Mapping[Any, str]:
+    """The number or id that the files of a dataset give each class, to its name; empty without any."""
+    module = _named(source.format)
+    found: Mapping[Any, str] = module.class_ids(source) if hasattr(module, "class_ids") else {}
+    return found
 
 
 def recover(path: str | Path) -> bool:

@@ -2,9 +2,9 @@
 
 The dataset is a ``data.yaml`` (its ``train``, ``val`` and ``test`` may be folders, lists of images, or
 several of either), a folder with one, or a folder with ``images/`` and ``labels/`` and a class list
-(``classes.txt``, ``obj.names``), with or without splits above or below them; images and their label files may
-also lie in one folder. Labels are where the trainers look for them: ``labels`` in place of the last ``images``
-in the path; else in ``labels/`` beside the ``data.yaml``, or beside the image.
+(``classes.txt``, ``obj.names``), with or without splits above or below them; images and their label files
+may also lie in one folder. Labels are where the trainers look for them: ``labels`` in place of the last
+``images`` in the path; else in ``labels/`` beside the ``data.yaml``, or beside the image.
 
 Numbers are relative to the image. A line with a class and three or more points is a polygon, which can be
 relabeled and removed and not moved. Objects are named by the number of their line. A class that isn't in the
@@ -102,6 +102,11 @@ def patch(source: Source, fixes: Sequence[Fix]) -> list[Operation]:
     """
     layout = _yolo_files.layout_of(Path(source.path), source.options)
     return _yolo_patch.operations(source, layout, fixes)
+
+
+def class_ids(source: Source) -> dict[int, str]:
+    """The name of each class number."""
+    return dict(_yolo_files.layout_of(Path(source.path), source.options).names)
 
 
 def _start(path: Path) -> Path:

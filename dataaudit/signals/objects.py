@@ -9,7 +9,7 @@ from dataaudit.errors import Unavailable
 from dataaudit.registry import signal
 from dataaudit.types import CORNERS, FLAGS
 
-__all__ = ["image_sizes", "objects"]
+__all__ = ["image_sizes", "in_pixels", "objects"]
 
 
 @signal
@@ -43,6 +43,19 @@ def objects(images: pd.DataFrame, labels: pd.DataFrame, task: str, units: str) -
     known = labels[["sample_id", "name", "geometry"]]
     found = pd.concat([known, table], axis=1).assign(image_width=width, image_height=height)
     return found.assign(**{flag: labels[flag].to_numpy(dtype=bool) for flag in FLAGS})
+
+
+def in_pixels(table: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
+    """A table of boxes with corners in pixels, of one with corners relative to the images.
+
+    Args:
+        table: columns ``sample_id`` and the corners; rows of images whose size isn't known go.
+        images: of the dataset, after the sweep.
+    """
+    sizes = image_sizes(images).to_numpy()[images.index.get_indexer(pd.Index(table["sample_id"]))]
+    corners = table[list(CORNERS)].to_numpy(dtype=np.float64) * np.tile(sizes, 2)
+    made = table.assign(**{name: corners[:, number] for number, name in enumerate(CORNERS)})
+    return made[np.isfinite(corners).all(axis=1)].reset_index(drop=True)
 
 
 def image_sizes(images: pd.DataFrame) -> pd.DataFrame:
