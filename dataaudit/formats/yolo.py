@@ -88,7 +88,7 @@ def read(path: Path, *, options: Mapping[str, str] | None = None) -> Tables:
     _note_files(layout, root, home, problems)
     rows.problems = problems.all()
     source = place(root, default_anchor(root), lambda anchor: _source(start, root, anchor, chosen))
-    return rows.tables(source=source, classes=sorted(set(layout.names.values())))
+    return rows.tables(source=source, units="relative", classes=sorted(set(layout.names.values())))
 
 
 def patch(source: Source, fixes: Sequence[Fix]) -> list[Operation]:
