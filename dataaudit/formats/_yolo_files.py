@@ -286,53 +286,52 @@ def _from_folders(found: Layout, start: Path, options: Mapping[str, str]) -> Non
 
 
 def _find_labels(found: Layout, start: Path, base: Path, options: Mapping[str, str]) -> None:
-    """Fill in the label file of each image: for each folder of images the first folder that has some."""
+    """Fill in the label file of each image."""
     chosen = _option_folder(start, options, "labels")
-    listed: dict[str, dict[str, str]] = {}
     by_folder: dict[str, list[int]] = {}
     for number, image in enumerate(found.images):
         by_folder.setdefault(os.path.dirname(image.path), []).append(number)  # noqa: PTH120 - once an image
-    some = False
+    places = {folder: _label_folders(Path(folder), start, base, chosen) for folder in by_folder}
+    listed = {place: _texts_in(place) for place in {each for own in places.values() for each in own}}
+    counts: dict[str, list[int]] = {}
     for folder, numbers in by_folder.items():
         stems = [_stem(found.images[number].path) for number in numbers]
-        places = _label_folders(Path(folder), start, base, chosen)
-        for place in places:
-            if place not in listed:
-                listed[place] = _texts_in(place)
-        full = next((each for each in places if any(stem in listed[each] for stem in stems)), None)
-        some = some or full is not None
-        place = full or next((each for each in places if listed[each]), places[0])
-        names = listed[place]
-        for number, stem in zip(numbers, stems, strict=True):
-            image = found.images[number]
-            label = f"{place}/{names.get(stem, stem + '.txt')}"
-            found.images[number] = Image(path=image.path, label=label, split=image.split, listed=image.listed)
-        found.texts.update(f"{place}/{name}" for name in names.values())
-    if not some:
-        looked = ", ".join(dict.fromkeys(place for place in listed))
+        counts[folder] = [sum(stem in listed[place] for stem in stems) for place in places[folder]]
+    totals = [sum(own) for own in zip(*counts.values(), strict=True)]
+    usual = totals.index(max(totals))
+    if not totals[usual]:
         raise FormatError(
-            f"None of the {len(found.images)} images has a label file; looked in {looked}.",
+            f"None of the {len(found.images)} images has a label file; looked in "
+            f"{', '.join(sorted(listed))}.",
             where=found.config.file or start,
             fix="A label file has the name of its image with the ending .txt; say with the option "
             "labels where they are.",
         )
+    taken = {own[usual] for own in places.values()}
+    for folder, numbers in by_folder.items():
+        place = places[folder][usual]
+        if not counts[folder][usual]:
+            others = zip(places[folder], counts[folder], strict=True)
+            place = next((each for each, n in others if n and each not in taken), place)
+        names = listed[place]
+        for number in numbers:
+            image = found.images[number]
+            stem = _stem(image.path)
+            label = f"{place}/{names.get(stem, stem + '.txt')}"
+            found.images[number] = Image(path=image.path, label=label, split=image.split, listed=image.listed)
+        found.texts.update(f"{place}/{name}" for name in names.values())
 
 
 def _label_folders(folder: Path, start: Path, base: Path, chosen: Path | None) -> list[str]:
-    """The folders where the labels of the images of a folder may be."""
-    found: list[Path] = []
+    """The folders where the labels of the images of a folder may be, as many for each folder."""
     inner = folder.relative_to(base).parts if folder.is_relative_to(base) else ()
     without = tuple(part for part in inner if part.lower() != "images")
     if chosen is not None:
-        found = [chosen.joinpath(*without), chosen.joinpath(*without[:-1]) if without else chosen, chosen]
-        return [str(each) for each in dict.fromkeys(found)]
+        return [str(each) for each in (chosen.joinpath(*without), chosen.joinpath(*without[1:]), chosen)]
     parts = folder.parts
-    for number in reversed(range(len(parts))):
-        if parts[number].lower() == "images":
-            found.append(Path(*parts[:number], "labels", *parts[number + 1 :]))
-            break
-    found += [start.joinpath("labels", *without), start / "labels", folder]
-    return [str(each) for each in dict.fromkeys(found)]
+    last = max((n for n, part in enumerate(parts) if part.lower() == "images"), default=None)
+    beside = folder if last is None else Path(*parts[:last], "labels", *parts[last + 1 :])
+    return [str(each) for each in (beside, start.joinpath("labels", *without), start / "labels", folder)]
 
 
 def _texts_in(folder: str) -> dict[str, str]:

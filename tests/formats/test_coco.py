@@ -23,7 +23,7 @@ from object_fixes import (
     write_image,
 )
 
-from dataaudit import fix, formats
+from dataaudit import fix, formats, journal, state
 from dataaudit.errors import ConflictError, DataAuditError, FormatError, InputError
 from dataaudit.types import Tables
 
@@ -551,7 +551,7 @@ def test_the_mode_of_the_file_stays(tmp_path: Path) -> None:
     assert (root / "annotations.json").stat().st_mode & 0o777 == 0o640
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data(), indent=st.sampled_from([None, 2, "as it is"]))
 def test_random_fixes_do_what_they_say_and_their_undo_restores_every_byte(
     data: st.DataObject, indent: Any
@@ -571,3 +571,14 @@ def test_random_fixes_do_what_they_say_and_their_undo_restores_every_byte(
         if fixes:
             fix.undo(root)
         assert contents(root) == before
+
+
+def test_reading_finishes_an_interrupted_fix_first(tmp_path: Path) -> None:
+    root = Path(shutil.copytree(GOLDEN, tmp_path / "data"))
+    tables = formats.read(root)
+    folder = state.prepare(tables.source)
+    first = str(tables.labels.index[0])
+    operations = formats.patch(tables.source, [of_object(tables, first, "relabel", "zebra")])
+    with journal._locked(folder):
+        journal._stage(folder, operations)
+    assert formats.read(root).labels.loc[first, "name"] == "zebra"
