@@ -28,7 +28,7 @@ __all__ = [
 Corners = Sequence[float]
 View = tuple[float, float, float, float]
 
-CROP_SIDE = 240
+CROP_SIDE = 200
 WHOLE_SIDE = 160
 CONTEXT = 0.35
 """What a crop shows on each side of the boxes, as a share of their longer side."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from dataaudit.report.expected import expected_by_check
 from dataaudit.report.groups import duplicate_groups, folder_above, shown_path
 from dataaudit.report.objects import about_objects, corners, is_about_object
 from dataaudit.report.text import percent, plural
-from dataaudit.types import Finding, Report, Tables
+from dataaudit.types import Finding, Locator, Report, Tables
 
 __all__ = ["Summary", "as_summary", "is_grouped", "summarize"]
 
@@ -157,40 +157,47 @@ def _plain(value: Any) -> Any:
 
 def _findings(report: Report) -> list[dict[str, Any]]:
     """The findings as dicts, worst first, with what is known about their images."""
-    images, labels = report.tables.images, report.tables.labels
+    images = report.tables.images
     ids = pd.Index([finding.sample_id for finding in report.items], dtype=object)
     where = images.index.get_indexer(ids)
     columns = {name: images[name].to_numpy(dtype=object) for name in ("filepath", "split", "digest")}
-    by_sample = labels.drop_duplicates("sample_id").reset_index(drop=True)
-    first = pd.Index(by_sample["sample_id"].astype(object)).get_indexer(ids)
-    own = labels.index.get_indexer(pd.Index([finding.item_id for finding in report.items], dtype=object))
+    abouts = _abouts(report.tables, where, [finding.item_id for finding in report.items], ids)
     above = folder_above(report.tables)
     rows = []
-    for finding, at, label, item in zip(report.items, where, first, own, strict=True):
+    for finding, at, (name, locator) in zip(report.items, where, abouts, strict=True):
         row = _finding(finding)
-        about = labels.iloc[item] if item >= 0 else None
-        if about is None and report.tables.task == "detection":
-            # Not the first of the image's objects, but the place of a new one
-            about = images.iloc[at] if at >= 0 else None
-        elif about is None and label >= 0:
-            about = by_sample.iloc[label]
-        row.update({name: _text(values[at]) if at >= 0 else None for name, values in columns.items()})
+        row.update({column: _text(values[at]) if at >= 0 else None for column, values in columns.items()})
         row["image"] = shown_path(row["sample_id"], row["filepath"], above)
         row["suggests"] = _suggests(row, report.tables)
         row["change"] = _change(finding)
-        own_name = None if about is None or row["change"] == "missing" else about.get("name")
-        row["label"] = _text(own_name)
-        locator = (
-            finding.fix.locator
-            if finding.fix is not None and finding.fix.op != "rename"
-            else None
-            if about is None
-            else about["locator"]
-        )
-        row["locator"] = dataclasses.asdict(locator) if dataclasses.is_dataclass(locator) else None  # type: ignore[arg-type]
+        row["label"] = None if row["change"] == "missing" else _text(name)
+        if finding.fix is not None and finding.fix.op != "rename":
+            locator = finding.fix.locator
+        row["locator"] = dataclasses.asdict(locator) if isinstance(locator, Locator) else None
         rows.append(row)
     rows.sort(key=lambda row: (row["score"], -(row["probability"] or 0.0)))
     return rows
+
+
+def _abouts(
+    tables: Tables, where: Iterable[int], items: Sequence[str], samples: pd.Index[Any]
+) -> list[tuple[Any, Any]]:
+    """Class and place of what each finding is about: its label, or the first of its image.
+
+    Of an image with objects none is the first: what counts is the place of a new one.
+    """
+    labels = tables.labels
+    own = labels.index.get_indexer(pd.Index(items, dtype=object))
+    names, places = (labels[column].to_numpy(dtype=object) for column in ("name", "locator"))
+    if tables.task == "detection":
+        of_image = tables.images["locator"].to_numpy(dtype=object)
+        others = [(None, of_image[at]) if at >= 0 else (None, None) for at in where]
+    else:
+        by_sample = labels.drop_duplicates("sample_id")
+        first = pd.Index(by_sample["sample_id"].astype(object)).get_indexer(samples)
+        rows = labels.index.get_indexer(by_sample.index)
+        others = [(names[rows[at]], places[rows[at]]) if at >= 0 else (None, None) for at in first]
+    return [(names[at], places[at]) if at >= 0 else other for at, other in zip(own, others, strict=True)]
 
 
 def _change(finding: Finding) -> str | None:
