@@ -9,9 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
-from PIL import Image
 
 from dataaudit import formats
 from dataaudit.decode import digest_of
@@ -19,7 +17,7 @@ from dataaudit.errors import InputError, nearest
 from dataaudit.formats import _detections, fiftyone_dataset
 from dataaudit.formats._detections import ATTRIBUTES, OBJECT_ID, flattened
 from dataaudit.formats._fiftyone import connect
-from dataaudit.formats._objects_shown import documents_of, joined, updated
+from dataaudit.formats._objects_shown import documents_of, joined, sizes_of, updated
 from dataaudit.journal import database
 from dataaudit.types import Locator, Source, Tables
 
@@ -31,7 +29,7 @@ __all__ = ["dataset_name", "predictions_of", "read", "source_of", "write"]
 LABELS = "ground_truth"
 INFO, ID, DIGEST = "dataaudit", OBJECT_ID, "dataaudit_digest"
 _BETWEEN = "\x1f"
-_ORIENTATION = 0x0112
+_BATCH = 10_000  # images whose objects are in memory at a time
 _KINDS = {"classification": "Classification", "multilabel": "Classifications", "detection": "Detections"}
 _LABEL = {"classification": f"{LABELS}.label", "multilabel": f"{LABELS}.classifications.label"}
 
@@ -306,79 +304,40 @@ def _update_objects(dataset: fo.Dataset, tables: Tables, fiftyone: Any) -> None:
             dataset.add_sample_field(f"{LABELS}.detections.{name}", kind)
     ids, known = dataset.values(["id", ID])
     own = {sample_id: each for each, sample_id in reversed(list(zip(ids, known, strict=True)))}
-    have = database.contents(dataset.name, LABELS)
     metadata = database.contents(dataset.name, "metadata")
     shown = {sample_id: metadata.get(each) or {} for sample_id, each in own.items() if sample_id is not None}
-    sizes = _sizes(tables, shown)
+    sizes = sizes_of(tables, shown)
+    sample_ids = tables.images.index
+    for start in range(0, len(sample_ids), _BATCH):
+        part = sample_ids[start : start + _BATCH]
+        labels = tables.labels[tables.labels["sample_id"].isin(part)]
+        some = replace(tables, images=tables.images.loc[part], labels=labels)
+        new = _changed_objects(dataset, some, sizes.loc[part], own, used)
+        for sample_id, width, height in zip(
+            part, sizes.loc[part, "width"].tolist(), sizes.loc[part, "height"].tolist(), strict=True
+        ):
+            size = {"width": width, "height": height}
+            if width == width and size != {side: shown[sample_id].get(side) for side in size}:
+                whole = {side: int(pixels) for side, pixels in size.items()}
+                content = {"_cls": "ImageMetadata", **shown[sample_id], **whole}
+                new.setdefault(own[sample_id], {})["metadata"] = content
+        if new:
+            database.set_contents(dataset.name, new)
+    dataset.reload()
+
+
+def _changed_objects(
+    dataset: fo.Dataset, tables: Tables, sizes: pd.DataFrame, own: Mapping[Any, str], used: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """The field of each sample whose objects differ from those in FiftyOne, by FiftyOne's id."""
+    have = database.contents(dataset.name, LABELS, [own[each] for each in tables.images.index])
     new: dict[str, dict[str, Any]] = {}
     for sample_id, wanted in documents_of(tables, sizes).items():
         content = have.get(own[sample_id])
         detections = updated(None if content is None else content.get("detections") or [], wanted, used)
         if detections is not None:
-            content = {**(content or {"_cls": "Detections"}), "detections": detections}
-            new[own[sample_id]] = {LABELS: content}
-    rows: Iterable[Any] = zip(
-        sizes.index.tolist(), sizes["width"].tolist(), sizes["height"].tolist(), strict=True
-    )
-    for sample_id, width, height in rows:
-        size = {"width": width, "height": height}
-        if width == width and size != {side: shown[sample_id].get(side) for side in size}:
-            content = {
-                "_cls": "ImageMetadata",
-                **shown[sample_id],
-                "width": int(width),
-                "height": int(height),
-            }
-            new.setdefault(own[sample_id], {})["metadata"] = content
-    if new:
-        database.set_contents(dataset.name, new)
-        dataset.reload()
-
-
-def _sizes(tables: Tables, shown: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Width and height of each image: as the sweep, FiftyOne, the image's header or the annotations say."""
-    images = tables.images
-    columns = {}
-    for side in ("width", "height"):
-        swept = _numbers(images[side])
-        known = [shown.get(str(sample_id), {}).get(side) for sample_id in images.index]
-        columns[side] = swept.fillna(_numbers(pd.Series(known, index=images.index, dtype=object)))
-    sizes = pd.DataFrame(columns)
-    unknown = sizes.index[sizes.isna().any(axis=1)]
-    sizes.loc[unknown] = _sizes_of_files(images.loc[unknown, "filepath"])
-    for side in ("width", "height"):
-        sizes[side] = sizes[side].fillna(_numbers(images[f"declared_{side}"]))
-    return sizes.mask(sizes.isna().any(axis=1))
-
-
-def _numbers(column: pd.Series[Any]) -> pd.Series[float]:
-    """A column of positive numbers; NaN for anything else."""
-    numbers = pd.to_numeric(column, errors="coerce").astype("Float64")
-    values = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
-    return pd.Series(np.where(values > 0, values, np.nan), index=column.index)
-
-
-def _sizes_of_files(paths: Iterable[str]) -> Any:
-    """(n, 2) float64 width and height of images as their headers say; NaN where they can't be read."""
-    # A header is no bomb; Pillow would warn in the middle of the threads
-    before = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None
-    try:
-        with ThreadPoolExecutor(8) as pool:
-            return np.array(list(pool.map(_size_of_file, paths)), dtype=np.float64).reshape(-1, 2)
-    finally:
-        Image.MAX_IMAGE_PIXELS = before
-
-
-def _size_of_file(path: str) -> tuple[float, float]:
-    """Width and height of an image as shown."""
-    try:
-        with Image.open(path) as opened:
-            width, height = opened.size
-            turned = opened.getexif().get(_ORIENTATION, 1) in range(5, 9)
-    except Exception:  # Pillow raises whatever its decoders run into; the sweep says what is wrong
-        return np.nan, np.nan
-    return (height, width) if turned else (width, height)
+            new[own[sample_id]] = {LABELS: {**(content or {"_cls": "Detections"}), "detections": detections}}
+    return new
 
 
 def read(dataset: fo.Dataset, *, label_field: str | None = None) -> Tables:

@@ -377,3 +377,70 @@ def test_a_field_without_detections_has_no_predictions(dataset: Any) -> None:
 def test_labels_are_no_predictions(dataset: Any) -> None:
     with pytest.raises(InputError, match="label 'dog', the confidence None"):
         tables.predictions_of(dataset, "boxes")
+
+
+# A real format
+
+
+@pytest.fixture
+def voc(tmp_path: Path) -> Path:
+    """Pascal VOC: two images, one of them without objects, and a box that can't be read."""
+    for name in ("JPEGImages", "Annotations"):
+        (tmp_path / "voc" / name).mkdir(parents=True)
+    boxes = [
+        ("cat", "10", "20", "110", "70"),
+        ("dog", "33", "1", "77", "100"),
+        ("dog", "?", "1", "77", "100"),
+    ]
+    for name, own in (("a", boxes), ("b", [])):
+        Image.new("RGB", (200, 100), (len(own), 120, 60)).save(tmp_path / f"voc/JPEGImages/{name}.jpg")
+        objects = "".join(
+            f"<object><name>{label}</name><difficult>{int(label == 'dog')}</difficult><bndbox>"
+            f"<xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>"
+            for label, x1, y1, x2, y2 in own
+        )
+        (tmp_path / f"voc/Annotations/{name}.xml").write_text(
+            f"<annotation><filename>{name}.jpg</filename><size><width>200</width><height>100</height>"
+            f"<depth>3</depth></size>{objects}</annotation>"
+        )
+    return tmp_path / "voc"
+
+
+def test_reading_a_loaded_dataset_gives_the_tables_of_its_files(fo: Any, voc: Path) -> None:
+    expected = formats.read(voc)
+    assert len(expected.labels) == 3
+    dataset = tables.write(expected)
+    assert dataset.values("ground_truth.detections.label") == [["cat", "dog"], []]
+    found = tables.read(dataset)
+    pd.testing.assert_frame_equal(found.images, expected.images, check_dtype=False)
+    pd.testing.assert_frame_equal(found.labels, expected.labels)
+    assert (found.classes, found.units, found.problems) == (expected.classes, "pixels", expected.problems)
+    assert found.source.root == expected.source.root
+
+
+def test_what_people_changed_in_fiftyone_is_read_with_the_places_of_the_files(fo: Any, voc: Path) -> None:
+    expected = formats.read(voc)
+    dataset = tables.write(expected)
+    sample = dataset.first()
+    sample.ground_truth.detections[0].label = "fox"
+    sample.ground_truth.detections[1].bounding_box = [0.25, 0.5, 0.25, 0.5]
+    sample.save()
+    found = tables.read(dataset)
+    assert found.labels["name"].tolist() == ["fox", "dog", "dog"]
+    assert found.labels[["x1", "y1", "x2", "y2"]].to_numpy().tolist()[1] == [50, 50, 100, 100]
+    assert found.labels["locator"].tolist() == expected.labels["locator"].tolist()
+    sample.ground_truth.detections.pop(0)
+    sample.save()
+    assert tables.read(dataset).labels.index.tolist() == expected.labels.index.tolist()[1:]
+
+
+def test_a_fix_goes_to_the_files_and_then_to_fiftyone(fo: Any, voc: Path) -> None:
+    dataset = tables.write(formats.read(voc))
+    found = tables.read(dataset)
+    plan = fix.plan(report_of(found, edit(found, 0, "relabel", "fox")), min_probability=0.5)
+    fix.apply(plan)
+    assert "<name>fox</name>" in (voc / "Annotations/a.xml").read_text()
+    key = dataset.values("ground_truth.detections.id")[0]
+    dataset = tables.write(formats.read(voc))
+    assert dataset.values("ground_truth.detections.label") == [["fox", "dog"], []]
+    assert dataset.values("ground_truth.detections.id")[0] == key

@@ -3,15 +3,73 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from dataaudit.formats._detections import ATTRIBUTES, OBJECT_ID, Document, is_set, new_detection
 from dataaudit.types import CORNERS, FLAGS, Locator, Tables
 
-__all__ = ["documents_of", "joined", "updated"]
+__all__ = ["documents_of", "joined", "sizes_of", "updated"]
+
+_ORIENTATION = 0x0112
+
+
+def sizes_of(tables: Tables, shown: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Width and height of each image: as the sweep, FiftyOne, the image's header or the annotations say.
+
+    Args:
+        tables: of a detection dataset.
+        shown: the metadata that FiftyOne has, by sample id.
+
+    Returns:
+        Index sample id; columns ``width`` and ``height``, float64 pixels as shown, both NaN where nothing says.
+    """
+    images = tables.images
+    columns = {}
+    for side in ("width", "height"):
+        swept = _numbers(images[side])
+        known = [shown.get(str(sample_id), {}).get(side) for sample_id in images.index]
+        columns[side] = swept.fillna(_numbers(pd.Series(known, index=images.index, dtype=object)))
+    sizes = pd.DataFrame(columns)
+    unknown = sizes.index[sizes.isna().any(axis=1)]
+    sizes.loc[unknown] = _sizes_of_files(images.loc[unknown, "filepath"])
+    for side in ("width", "height"):
+        sizes[side] = sizes[side].fillna(_numbers(images[f"declared_{side}"]))
+    return sizes.mask(sizes.isna().any(axis=1))
+
+
+def _numbers(column: pd.Series[Any]) -> pd.Series[float]:
+    """A column of positive numbers; NaN for anything else."""
+    numbers = pd.to_numeric(column, errors="coerce").astype("Float64")
+    values = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
+    return pd.Series(np.where(values > 0, values, np.nan), index=column.index)
+
+
+def _sizes_of_files(paths: Iterable[str]) -> Any:
+    """(n, 2) float64 width and height of images as their headers say; NaN where they can't be read."""
+    # A header is no bomb; Pillow would warn in the middle of the threads
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            return np.array(list(pool.map(_size_of_file, paths)), dtype=np.float64).reshape(-1, 2)
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def _size_of_file(path: str) -> tuple[float, float]:
+    """Width and height of an image as shown."""
+    try:
+        with Image.open(path) as opened:
+            width, height = opened.size
+            turned = opened.getexif().get(_ORIENTATION, 1) in range(5, 9)
+    except Exception:  # Pillow raises whatever its decoders run into; the sweep says what is wrong
+        return np.nan, np.nan
+    return (height, width) if turned else (width, height)
 
 
 def documents_of(tables: Tables, sizes: pd.DataFrame) -> dict[str, list[Document]]:

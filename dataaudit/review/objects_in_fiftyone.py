@@ -37,6 +37,7 @@ __all__ = [
 
 PROPOSED = fiftyone_dataset.PROPOSED
 PROPOSED_VIEW = "Proposed boxes"
+_BATCH = 10_000  # images whose objects are in memory at a time
 _GIVEN_COLOUR, _PROPOSED_COLOUR = "#1f8fff", "#ff8c00"
 
 
@@ -159,8 +160,15 @@ def mark(dataset: fo.Dataset, marks: Marks, before: Sequence[str], tagged: Colle
     for path, kind in zip(marks.paths(), marks.attributes.values(), strict=True):
         if path not in there:
             dataset.add_sample_field(path, getattr(fiftyone, kind))
-    contents = database.contents(dataset.name, marks.label_field, without=["detections.mask"])
-    ours = {*marks.codes, *tagged}
+    ids, changed = dataset.values("id"), bool(stale)
+    for start in range(0, len(ids), _BATCH):
+        changed |= _mark_some(dataset, marks, {*marks.codes, *tagged}, ids[start : start + _BATCH])
+    dataset.reload()
+    return changed
+
+
+def _mark_some(dataset: fo.Dataset, marks: Marks, ours: set[str], ids: Sequence[str]) -> bool:
+    contents = database.contents(dataset.name, marks.label_field, ids, without=["detections.mask"])
     new: dict[str, dict[str, Any]] = {}
     gone: dict[str, list[str]] = {}
     where: dict[str, dict[str, Any]] = {}
@@ -178,8 +186,7 @@ def mark(dataset: fo.Dataset, marks: Marks, before: Sequence[str], tagged: Colle
                 where.setdefault(sample, {})[f"{path}._id"] = detection["_id"]
     if where:
         database.set_contents(dataset.name, new, gone=gone, where=where)
-        dataset.reload()
-    return bool(stale or where)
+    return bool(where)
 
 
 def _changes(
