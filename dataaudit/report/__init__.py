@@ -4,6 +4,7 @@ from dataaudit.report.files import write, write_html
 from dataaudit.report.gate import Breach, check_rules, gate
 from dataaudit.report.html import to_html
 from dataaudit.report.machine import to_github, to_json, to_junit, to_markdown, to_sarif
+from dataaudit.report.picture import picture
 from dataaudit.report.quick_look import Page, show
 from dataaudit.report.summary import summarize
 from dataaudit.report.terminal import to_terminal
@@ -13,6 +14,7 @@ __all__ = [
     "Page",
     "check_rules",
     "gate",
+    "picture",
     "show",
     "summarize",
     "to_github",

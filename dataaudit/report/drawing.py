@@ -19,6 +19,7 @@ __all__ = [
     "Gallery",
     "Mark",
     "Picture",
+    "close_up",
     "draw_findings",
     "draw_image",
     "draw_members",
@@ -225,6 +226,12 @@ def draw_image(
     marks += [mark for finding in findings for mark in _own(finding, size)]
     corners = [(mark.x, mark.y, mark.x + mark.width, mark.y + mark.height) for mark in marks]
     return _drawing(picture, _around(corners, *size), marks, alt)
+
+
+def close_up(finding: Mapping[str, Any], size: tuple[int, int]) -> Region:
+    """The part of an image that shows the boxes of a finding and what is beside them."""
+    own = [_drawn(box, *size) for box in (finding["box"], finding["suggested_box"]) if box is not None]
+    return _inside(_crop(own, *size), *size)
 
 
 def drawing_of(

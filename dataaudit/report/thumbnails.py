@@ -19,7 +19,7 @@ import numpy as np
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["LONG_SIDE", "Region", "Thumbnail", "crops", "sizes", "thumbnails"]
+__all__ = ["LONG_SIDE", "Region", "Thumbnail", "crops", "sizes", "thumbnails", "upright"]
 
 Region = tuple[int, int, int, int]
 
@@ -196,6 +196,19 @@ def _jpeg(image: Image.Image, long_side: int) -> bytes:
     out = io.BytesIO()
     image.save(out, "JPEG", quality=_QUALITY)
     return out.getvalue()
+
+
+def upright(path: str) -> Image.Image:
+    """An image in RGB and in full resolution, turned as its EXIF says.
+
+    Raises:
+        Exception: whatever the decoder raises on a damaged file.
+    """
+    from PIL import Image, ImageOps
+
+    with Image.open(path) as image:
+        turned: Image.Image = ImageOps.exif_transpose(image)
+        return _as_rgb(turned).copy()
 
 
 def sizes(paths: Iterable[str]) -> dict[str, tuple[int, int]]:

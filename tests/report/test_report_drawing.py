@@ -14,7 +14,8 @@ from made_objects import found, object_report, objects_of
 from PIL import Image
 from test_report_html import HOSTILE, Page
 
-from dataaudit.report import summarize, to_html
+from dataaudit.errors import InputError
+from dataaudit.report import picture, summarize, to_html
 from dataaudit.report.thumbnails import crops, sizes
 from dataaudit.types import Finding, Report, Tables
 
@@ -202,6 +203,24 @@ def test_a_summary_saved_before_there_were_objects_still_makes_a_page(report: Re
     for finding in summary["findings"]:
         del finding["box"], finding["suggested_box"]
     assert "<article" in to_html(summary)
+
+
+def test_a_finding_is_a_picture_with_both_boxes_for_notebooks(tmp_path: Path) -> None:
+    report = object_report(objects_of(tmp_path))
+    whole, close = picture(report, "k3"), picture(report, "k3", crop=True)
+    assert whole.size == (160, 120)
+    assert whole.getpixel((10, 5)) in ((0xE6, 0x9F, 0x00), (0x56, 0xB4, 0xE9))
+    assert close.width < 160
+    assert picture(report, "k2").getpixel((70, 62)) == (0x56, 0xB4, 0xE9)
+
+
+def test_a_picture_of_no_finding_or_of_a_broken_file_is_refused(tmp_path: Path) -> None:
+    report = object_report(objects_of(tmp_path))
+    with pytest.raises(InputError, match="There is no finding 'k9'"):
+        picture(report, "k9")
+    (tmp_path / "images/1.jpg").write_bytes(b"no image")
+    with pytest.raises(InputError, match="can't be read"):
+        picture(report, "k1")
 
 
 def test_a_crop_is_that_part_of_the_upright_image(tmp_path: Path) -> None:
