@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import pandas as pd
 from dataaudit.checks.box_fixes import BoxFixes, new_object_id
 from dataaudit.checks.box_neighbors import sound_boxes
 from dataaudit.checks.box_regions import Regions
+from dataaudit.checks.box_support import support
 from dataaudit.errors import Unavailable
 from dataaudit.metrics import box_iou
 from dataaudit.registry import check
@@ -31,6 +32,7 @@ _COPIES_AT_MOST = 12
 _SAME_OBJECT = 0.5
 _LEAST_IOU = 0.1
 _MIN_CORRELATION = 0.995
+_BETTER = 0.1
 _CLEARLY_OFF = 0.7
 """Copies of other bytes may be moved by a little; boxes in them differ where the IoU is below this."""
 
@@ -43,6 +45,7 @@ def annotated_differently(
     units: str,
     near_duplicates: pd.Series[int] | None = None,
     thumbnails: pd.DataFrame | None = None,
+    detections: pd.DataFrame | None = None,
 ) -> Outcome:
     """Copies of the same picture have different boxes.
 
@@ -63,7 +66,8 @@ def annotated_differently(
     flagged below an IoU of 0.7 where the pixels within the boxes are the same too: in a film things move.
 
     Fix: where at least two other copies agree, what they say: their class, their box, or that there is no
-    such object. Of two copies a person has to look which one is right.
+    such object. Of two copies the box of the other one, where detections lie on it better
+    (confidence times IoU higher by 0.1); else a person has to look which one is right.
     """
     sets = list(_sets(images, near_duplicates, thumbnails))
     if not sets:
@@ -72,7 +76,23 @@ def annotated_differently(
     found: list[_Difference] = []
     for number, (exact, members) in enumerate(sets, start=1):
         found += copies.differences(members, f"BOX013-{number}", exact=exact)
+    if detections is not None:
+        found = _decided(found, objects, detections)
     return _outcome(found, objects, BoxFixes(labels, images, units))
+
+
+def _decided(found: list[_Difference], objects: pd.DataFrame, detections: pd.DataFrame) -> list[_Difference]:
+    """The differences, those that two copies leave open decided by what detections lie on."""
+    at = [number for number, each in enumerate(found) if each.op is None and each.box is not None]
+    rows = objects.loc[[found[number].item for number in at]]
+    there = np.array([found[number].box for number in at], dtype=np.float64).reshape(-1, 4)
+    here = rows[list(CORNERS)].to_numpy(dtype=np.float64)
+    on_here, on_there = (
+        support(rows["sample_id"], rows["name"], corners, detections, min_iou=_SAME_OBJECT)
+        for corners in (here, there)
+    )
+    better = set(np.array(at, dtype=np.int64)[on_there > on_here + _BETTER].tolist())
+    return [replace(each, op="move") if number in better else each for number, each in enumerate(found)]
 
 
 def _outcome(found: list[_Difference], objects: pd.DataFrame, make: BoxFixes) -> Outcome:
@@ -87,7 +107,7 @@ def _outcome(found: list[_Difference], objects: pd.DataFrame, make: BoxFixes) ->
         if each.item in rows:
             continue
         chance[each.item] = each.probability
-        box = [np.nan] * 4 if each.box is None else each.box.tolist()
+        box = [np.nan] * 4 if each.box is None or each.op is None else each.box.tolist()
         name = each.name if each.op in ("relabel", "add") else None
         rows[each.item] = (each.message, name, each.group, each.sample_id, *box)
         if each.op == "relabel":
@@ -335,7 +355,9 @@ def _by_majority(name: str, found: list[_Match]) -> tuple[str | None, str, Doubl
         return None, name, None
     most = names.value_counts()
     if most.iloc[0] < need:
-        return None, name, None
+        # Of two copies detections may decide
+        alone = len(found) == 1 and found[0].name == name
+        return None, name, found[0].box if alone else None
     if most.index[0] != name:
         return "relabel", str(most.index[0]), None
     boxes = [match.box for match in found if match.name == name and match.box is not None]

@@ -20,6 +20,7 @@ from dataaudit.checks.box_neighbors import (
     ways_of_pieces,
 )
 from dataaudit.checks.box_sizes import Sizes, shapes
+from dataaudit.checks.box_support import support
 from dataaudit.checks.rarity import PowerTail, error_chances
 from dataaudit.metrics import box_iou
 from dataaudit.registry import check
@@ -29,6 +30,7 @@ __all__ = ["duplicate_box", "duplicate_box_of_another_class", "split_object"]
 
 Doubles = np.ndarray[Any, np.dtype[np.float64]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
+Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
 _BULK = (0.25, 0.8)
 """Deviations at which nearly all pairs of boxes are of two objects, as shares of their sides."""
@@ -38,6 +40,10 @@ _TWICE = 0.08
 """Deviation between two boxes that people draw around one object, on average."""
 _PRIOR = 1 / 2000
 """Share of boxes that are there twice, where the dataset itself says nothing."""
+_BETTER = 0.1
+"""How much nearer a later box must be to where the object seems to be, to stay in place of an earlier one."""
+_UNSEEN = 0.05
+"""Confidence that is added to that of every detection: a detector that sees nothing says nothing."""
 _SEEN_OFTEN = 10.0
 """How many boxes of a class without a partner are added, before its share of those with one is believed."""
 
@@ -48,6 +54,7 @@ def duplicate_box(
     labels: pd.DataFrame,
     images: pd.DataFrame,
     units: str,
+    box_regressions: pd.DataFrame | None = None,
     *,
     min_probability: float = 0.5,
 ) -> Outcome:
@@ -64,29 +71,30 @@ def duplicate_box(
     average, and how many there are is estimated from the pairs that chance can't explain.
 
     Flagged: where that is at least `min_probability`; of each group all but the box that stands first in the
-    file. Crowds and regions to ignore may overlap anything and aren't looked at.
+    file, or another one where the baseline finds the object there rather (IoU higher by 0.1). Crowds and
+    regions to ignore may overlap anything and aren't looked at.
 
     Fix: remove the box.
     """
     boxes = Boxes.of(objects)
     pairs = boxes.pairs(same_class=True)
     chance = _chances_of_pairs(boxes, pairs)
-    score = pd.Series(1.0, index=objects.index)
-    later = np.maximum(boxes.rows[pairs.a], boxes.rows[pairs.b])
+    first, later = (choose(boxes.rows[pairs.a], boxes.rows[pairs.b]) for choose in (np.minimum, np.maximum))
+    fit = _fit(objects, box_regressions)
+    turned = fit[later] > fit[first] + _BETTER
     worst = np.zeros(len(objects))
-    np.maximum.at(worst, later, chance)
-    score[:] = 1 - worst
+    np.maximum.at(worst, np.where(turned, first, later), chance)
     fixes = BoxFixes(labels, images, units)
     found = _Found(code="BOX008")
     sure = chance >= min_probability
-    for group, row, kept in _to_go(boxes.rows[pairs.a[sure]], boxes.rows[pairs.b[sure]]):
+    for group, row, kept in _to_go(first[sure], later[sure], turned[sure]):
         one, other = str(objects.index[row]), str(objects.index[kept])
         iou, apart = _compared(objects, row, kept)
         how = "The same box as" if apart == 0 else f"IoU {iou:.2f} (edges within {apart:.1%}) with"
         found.add(other, "To keep.", group)
         found.add(one, f"{how} {other}, also {objects['name'].iloc[row]!r}.", group, flagged=True)
         found.fixes[one] = fixes.remove(one)
-    return found.outcome(score)
+    return found.outcome(pd.Series(1 - worst, index=objects.index))
 
 
 @check("BOX009", level="object")
@@ -95,6 +103,7 @@ def duplicate_box_of_another_class(
     labels: pd.DataFrame,
     images: pd.DataFrame,
     units: str,
+    object_probs: pd.DataFrame | None = None,
     *,
     min_probability: float = 0.5,
 ) -> Outcome:
@@ -102,8 +111,9 @@ def duplicate_box_of_another_class(
 
     Scoring: one minus the probability.
 
-    Probability: the chance that both boxes are on one object, as in `BOX008`, shared between the two: without
-    other knowledge the class with more objects is the likelier one, in proportion. Where objects of one class
+    Probability: the chance that both boxes are on one object, as in `BOX008`, shared between the two by
+    what the baseline says to both boxes' pixels; without it the class with more objects is the likelier one,
+    in proportion. Where objects of one class
     mostly have a box of the other one too, as where every 'taxi' is a 'car' as well, that is meant, and the
     probability is lower by their share.
 
@@ -114,10 +124,8 @@ def duplicate_box_of_another_class(
     boxes = Boxes.of(objects)
     pairs = boxes.pairs(same_class=False)
     chance = _chances_of_pairs(boxes, pairs) * (1 - _meant(boxes, pairs))
-    count = np.bincount(boxes.name, minlength=1)
-    of_a, of_b = count[boxes.name[pairs.a]], count[boxes.name[pairs.b]]
-    of_a_wrong = of_b / (of_a + of_b)
-    a_goes = (of_a < of_b) | ((of_a == of_b) & (boxes.rows[pairs.a] > boxes.rows[pairs.b]))
+    of_a_wrong = _first_is_wrong(objects, boxes, pairs, object_probs)
+    a_goes = (of_a_wrong > 0.5) | ((of_a_wrong == 0.5) & (boxes.rows[pairs.a] > boxes.rows[pairs.b]))
     goes = np.where(a_goes, boxes.rows[pairs.a], boxes.rows[pairs.b])
     stays = np.where(a_goes, boxes.rows[pairs.b], boxes.rows[pairs.a])
     worst = np.zeros(len(objects))
@@ -151,6 +159,7 @@ def split_object(
     labels: pd.DataFrame,
     images: pd.DataFrame,
     units: str,
+    detections: pd.DataFrame | None = None,
     *,
     min_probability: float = 0.5,
 ) -> Outcome:
@@ -164,7 +173,7 @@ def split_object(
     Probability: as in `BOX008`, with the largest of the three deviations, as a share of both boxes together;
     where the boxes overlap, half of the overlap. Objects of one size stand side by side, too. So it also
     counts how usual the size and shape of the whole is in the class, and of the pieces if each were an object
-    (as in `BOX012`).
+    (as in `BOX012`), and whether detections, if there are any, lie on the whole or on both pieces.
 
     Flagged: where that is at least `min_probability`.
 
@@ -172,7 +181,8 @@ def split_object(
     """
     boxes = Boxes.of(objects)
     pairs = boxes.pairs(same_class=True, apart=apart_as_pieces)
-    chance = _chances_of_pairs(boxes, pairs, _PIECES_BULK, _PIECES_POWER, _whole_over_pieces(boxes, pairs))
+    ratio = _whole_over_pieces(boxes, pairs) * _seen_as_whole(objects, boxes, pairs, detections)
+    chance = _chances_of_pairs(boxes, pairs, _PIECES_BULK, _PIECES_POWER, ratio)
     worst = np.zeros(len(objects))
     for side in (pairs.a, pairs.b):
         np.maximum.at(worst, boxes.rows[side], chance)
@@ -259,6 +269,46 @@ def _whole_over_pieces(boxes: Boxes, pairs: Pairs) -> Doubles:
     return np.asarray(np.exp(np.where(np.isfinite(ratio), np.clip(ratio / 2, -12, 8), 0)))
 
 
+def _seen_as_whole(
+    objects: pd.DataFrame, boxes: Boxes, pairs: Pairs, detections: pd.DataFrame | None
+) -> Doubles:
+    """(p,) how many times as likely detections see one object in each pair of pieces than two."""
+    ratio = np.ones(len(pairs.a))
+    if detections is None or not len(detections):
+        return ratio
+    near = np.flatnonzero(pairs.apart <= _PIECES_BULK[0] * 2)
+    one, other = boxes.corners[pairs.a[near]], boxes.corners[pairs.b[near]]
+    whole = np.concatenate([np.minimum(one[:, :2], other[:, :2]), np.maximum(one[:, 2:], other[:, 2:])], 1)
+    rows = boxes.rows[pairs.a[near]]
+    sample_ids, names = objects["sample_id"].iloc[rows], objects["name"].iloc[rows]
+    on_whole, on_one, on_other = (
+        support(sample_ids, names, corners, detections, min_iou=0.6) for corners in (whole, one, other)
+    )
+    ratio[near] = (on_whole + _UNSEEN) / (np.minimum(on_one, on_other) + _UNSEEN)
+    return ratio
+
+
+def _first_is_wrong(
+    objects: pd.DataFrame, boxes: Boxes, pairs: Pairs, object_probs: pd.DataFrame | None
+) -> Doubles:
+    """(p,) chance that the class of the first box is the wrong one of the two of each pair."""
+    count = np.bincount(boxes.name, minlength=1).astype(np.float64)
+    of_a, of_b = count[boxes.name[pairs.a]], count[boxes.name[pairs.b]]
+    chance = of_b / (of_a + of_b)
+    if object_probs is None or not len(pairs.a):
+        return np.asarray(chance)
+    rows = [object_probs.index.get_indexer(objects.index[boxes.rows[side]]) for side in (pairs.a, pairs.b)]
+    columns = [
+        object_probs.columns.get_indexer(pd.Index(objects["name"].iloc[boxes.rows[side]]))
+        for side in (pairs.a, pairs.b)
+    ]
+    probs = np.log(np.maximum(object_probs.to_numpy(dtype=np.float64), 1e-6))
+    known = np.logical_and.reduce([each >= 0 for each in (*rows, *columns)])
+    odds = sum((probs[row, columns[1]] - probs[row, columns[0]]) / 2 for row in rows)
+    seen = 1 / (1 + np.exp(-np.asarray(odds)))
+    return np.asarray(np.where(known & np.isfinite(seen), seen, chance))
+
+
 def _meant(boxes: Boxes, pairs: Pairs) -> Doubles:
     """(p,) share of the rarer class's boxes that have one of the other class, for each pair's classes."""
     k = int(boxes.name.max(initial=0)) + 1
@@ -276,15 +326,32 @@ def _compared(objects: pd.DataFrame, row: int, other: int) -> tuple[float, float
     return float(box_iou(one, two)[0]), float(edges_apart(one, two)[0])
 
 
-def _to_go(a: Ints, b: Ints) -> Iterator[tuple[str, int, int]]:
-    """Group, row and the row that stays for each row that is near an earlier one that stays."""
+def _fit(objects: pd.DataFrame, box_regressions: pd.DataFrame | None) -> Doubles:
+    """(n,) IoU of each box with where its object seems to be, 0 where that isn't known."""
+    if box_regressions is None:
+        return np.zeros(len(objects))
+    found = box_regressions.reindex(objects.index)[list(CORNERS)].to_numpy(dtype=np.float64)
+    return np.nan_to_num(box_iou(objects[list(CORNERS)].to_numpy(dtype=np.float64), found))
+
+
+def _to_go(first: Ints, later: Ints, turned: Bools) -> Iterator[tuple[str, int, int]]:
+    """Group, row and the row that stays for each row that is near one that stays.
+
+    Args:
+        first: (p,) earlier row of each pair.
+        later: (p,) the other one.
+        turned: (p,) whether the later one is the better one.
+    """
     near: dict[int, list[int]] = {}
-    for one, other in zip(a.tolist(), b.tolist(), strict=True):
-        near.setdefault(max(one, other), []).append(min(one, other))
-    for group, members in groups(a, b):
+    worse: dict[int, int] = {}
+    for one, other, swap in zip(first.tolist(), later.tolist(), turned.tolist(), strict=True):
+        near.setdefault(one, []).append(other)
+        near.setdefault(other, []).append(one)
+        worse[one] = worse.get(one, 0) + swap
+    for group, members in groups(first, later):
         stays: set[int] = set()
-        for row in members:
-            kept = [other for other in near.get(row, []) if other in stays]
+        for row in sorted(members, key=lambda row: (worse.get(row, 0), row)):
+            kept = [other for other in near[row] if other in stays]
             if kept:
                 yield group, row, min(kept)
             else:

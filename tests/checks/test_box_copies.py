@@ -14,7 +14,7 @@ from dataaudit.checks.box_copies import annotated_differently
 from dataaudit.checks.duplicates import exact_duplicate
 from dataaudit.checks.labels import label_groups_disagree
 from dataaudit.errors import Unavailable
-from dataaudit.types import Box, Outcome, Tables
+from dataaudit.types import CORNERS, Box, Outcome, Tables
 
 BOX: Box = (20.0, 20.0, 60.0, 60.0)
 OTHER: Box = (20.0, 20.0, 60.0, 80.0)
@@ -87,6 +87,14 @@ def test_two_of_three_copies_outvote_the_third() -> None:
     assert outcome.evidence.loc["c.jpg:+0,0,10,10", "sample_id"] == "c.jpg"
     assert outcome.probability is not None
     assert outcome.probability["c.jpg:1"] == pytest.approx(2 / 3)
+
+
+def test_detections_say_which_of_two_copies_is_right() -> None:
+    seen = [(f"{copy}.jpg", "cat", 0.9, *OTHER) for copy in "ab"]
+    detections = pd.DataFrame(seen, columns=["sample_id", "name", "confidence", *CORNERS])
+    outcome = run(copies([("cat", BOX)], [("cat", OTHER)]), detections=detections)
+    assert flagged(outcome) == ["a.jpg:1", "b.jpg:1"]
+    assert fixes(outcome) == {"a.jpg:1": ("move", OTHER)}
 
 
 def test_a_crowd_in_a_copy_may_hold_the_object() -> None:

@@ -11,7 +11,7 @@ from dataaudit.checks import box_neighbors
 from dataaudit.checks.box_neighbors import Boxes
 from dataaudit.checks.box_pairs import duplicate_box, duplicate_box_of_another_class, split_object
 from dataaudit.checks.rarity import PowerTail, error_chances
-from dataaudit.types import Box, Outcome, Tables
+from dataaudit.types import CORNERS, Box, Outcome, Tables
 
 NAN = float("nan")
 LEFT, RIGHT, WHOLE = (10.0, 10.0, 30.0, 50.0), (30.0, 10.0, 50.0, 50.0), (10.0, 10.0, 50.0, 50.0)
@@ -126,6 +126,16 @@ def test_the_order_of_the_labels_does_not_matter() -> None:
     pd.testing.assert_series_equal(other.score.reindex(one.score.index), one.score)
 
 
+def test_the_box_where_the_object_is_found_stays() -> None:
+    tables = tables_of(image((12, 12, 53, 53), WHOLE))
+    found = pd.DataFrame([WHOLE, WHOLE], index=tables.labels.index, columns=list(CORNERS))
+    objects = objects_of(tables)
+    assert flagged(duplicate_box(objects, tables.labels, tables.images, tables.units, found)) == ["a.jpg:1"]
+    found.loc["a.jpg:1"] = NAN
+    found.loc["a.jpg:2"] = NAN
+    assert flagged(duplicate_box(objects, tables.labels, tables.images, tables.units, found)) == ["a.jpg:2"]
+
+
 # BOX009
 
 
@@ -135,6 +145,18 @@ def test_one_object_of_two_classes_has_one_too_many() -> None:
     assert flagged(outcome) == ["a.jpg:2"]  # 'a' has more objects
     assert fixes(outcome) == {"a.jpg:2": ("remove",)}
     assert outcome.score["a.jpg:2"] < outcome.score["a.jpg:1"] < 1
+
+
+def test_the_pixels_say_which_class_is_wrong() -> None:
+    tables = tables_of(
+        {**image(WHOLE, (11, 11, 51, 49), names="ab"), "b.jpg": [("a", WHOLE), ("a", (60, 60, 90, 90))]}
+    )
+    probs = pd.DataFrame({"a": 0.1, "b": 0.9}, index=tables.labels.index)
+    outcome = duplicate_box_of_another_class(
+        objects_of(tables), tables.labels, tables.images, tables.units, probs
+    )
+    assert flagged(outcome) == ["a.jpg:1"]
+    assert fixes(outcome) == {"a.jpg:1": ("remove",)}
 
 
 def test_a_rider_and_his_horse_are_two() -> None:
@@ -177,6 +199,21 @@ def test_people_side_by_side_are_not_pieces() -> None:
     images = people(60)
     images["a.jpg"] = [("person", (20, 20, 30, 45)), ("person", (30, 20, 40, 45))]
     assert flagged(run(split_object, tables_of(images))) == []
+
+
+def test_detections_tell_pieces_from_small_objects() -> None:
+    images = people(60)
+    pieces: list[Box] = [(20, 20, 30, 34), (20, 37, 30, 48)]
+    images["a.jpg"] = [("person", box) for box in pieces]
+    tables = tables_of(images)
+    columns = ["sample_id", "name", "confidence", *CORNERS]
+    scores = []
+    for seen in ([(20, 20, 30, 48)], [], pieces):
+        detections = pd.DataFrame([("a.jpg", "person", 0.9, *box) for box in seen], columns=columns)
+        outcome = split_object(objects_of(tables), tables.labels, tables.images, tables.units, detections)
+        scores.append(outcome.score["a.jpg:1"])
+    assert scores == sorted(scores)
+    assert scores[0] < scores[1] / 3 < scores[2] / 6
 
 
 def test_pieces_that_are_no_boxes_are_not_redrawn() -> None:
