@@ -119,6 +119,23 @@ def show(root: Path, revision: str, path: str) -> bytes | None:
     return done.stdout if done.returncode == 0 else None
 
 
+def contents(root: Path, revision: str, paths: Sequence[str]) -> dict[str, bytes]:
+    """Content of each file at and under `paths` in `revision`, by its path; all relative to the root."""
+    if not paths:
+        return {}
+    listed = run(root, "ls-tree", "-r", "-z", "--full-tree", revision, "--", *paths).split(b"\0")
+    rows = [line.partition(b"\t") for line in listed if line.split(b" ")[1:2] == [b"blob"]]
+    blobs = {os.fsdecode(name): head.split(b" ")[2] for head, _, name in rows}
+    wanted = b"".join(blob + b"\n" for blob in blobs.values())
+    given = run(root, "cat-file", "--batch", stdin=wanted) if blobs else b""
+    found, at = {}, 0
+    for name in blobs:
+        start = given.index(b"\n", at) + 1
+        end = start + int(given[at : start - 1].split(b" ")[2])
+        found[name], at = given[start:end], end + 1
+    return found
+
+
 def tracked(root: Path, paths: Iterable[Path]) -> list[str]:
     """The files at and under `paths` that git itself tracks, relative to the root."""
     names = [str(path) for path in paths]

@@ -143,8 +143,8 @@ def _add(
     """Add the dataset to DVC; returns the files of git that say so, and lines that shared files need."""
     known = store.outs(repo)
     targets = targets_of(place, tables, known)
-    in_git = check_not_in_git(place, targets)
-    tracked = [target for target in targets if place.in_git(target) not in in_git]
+    in_git = check_not_in_git(place, targets, tables)
+    tracked = [target for target in targets if target not in in_git]
     nested = store.covering(known, place.state) is not None
     lines = _leave_out_state(place, nested=nested)
     write_json(place.state / RECORD, place.record(targets))
@@ -156,11 +156,13 @@ def _add(
     for out in gone:
         store.remove(repo, out)
     files: dict[str, bytes | None] = {place.in_git(out.file): None for out in gone}
-    for out in store.outs(repo):
+    for out in sorted(store.outs(repo), key=lambda out: out.path):
         if store.covering([out], place.root) or out.path in tracked:
             files[place.in_git(out.file)] = out.file.read_bytes()
-            lines |= _ignore_line(place, out)
-    files |= {path: (place.git_root / path).read_bytes() for path in in_git}
+            for shared, wanted in _ignore_line(place, out).items():
+                lines[shared] = [*lines.get(shared, []), *wanted]
+    for held in (place.git_root / name for names in in_git.values() for name in names):
+        files[place.in_git(held)] = held.read_bytes() if held.exists() else None
     files |= {} if nested else _state_files(place)
     for path in (place.dvc_root / name for name in (".dvc/config", ".dvc/.gitignore", ".dvcignore")):
         name = place.in_git(path)  # of a DVC repository that was just made

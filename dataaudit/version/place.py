@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable
@@ -23,6 +24,13 @@ __all__ = [
 
 RECORD = state.RECORD
 MAX_LOOSE_FILES = 100
+_BESIDE = {
+    "kitti": ("ImageSets",),
+    "voc": ("ImageSets",),
+    "yolo": ("*.yaml", "*.yml", "*.txt", "*.names", "*.data"),
+}
+"""What formats may keep at the top of a dataset besides images and their annotations."""
+_NO_PART = re.compile(r"readme|licen[cs]e|requirements|\.", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,17 +170,20 @@ def targets_of(place: Place, tables: Tables, known: Iterable[store.Out]) -> list
     Raises:
         InputError: images lie outside the dataset's folder, or many lie loose in it.
     """
+    if tables.task == "detection":
+        _refuse_outside(place, tables)
     manifest = Path(place.source.path) if Path(place.source.path).is_file() else None
     known = list(known)
     if store.covering(known, place.root) is not None:
         return [place.root]
     inner = [out.path for out in known if place.root in out.path.parents]
-    files = [place.root / sample_id for sample_id in tables.images.index]
+    names = _names(place, tables)
+    files = [place.root / name for name in names]
     if inner and all(any(path == file or path in file.parents for path in inner) for file in files):
-        return sorted({*inner, *([manifest] if manifest else [])})
+        return sorted(_with(manifest, inner))
     if manifest is None and place.root != place.source.anchor:
         return [place.root]
-    tops = Counter(_top(sample_id, place) for sample_id in tables.images.index)
+    tops = Counter(_top(name, place) for name in names)
     loose = [name for name in tops if (place.root / name).is_file()]
     if len(loose) > MAX_LOOSE_FILES:
         if place.root != place.source.anchor:
@@ -183,7 +194,38 @@ def targets_of(place: Place, tables: Tables, known: Iterable[store.Out]) -> list
             where=place.root,
             fix="Move the images into a subfolder and correct their paths in the manifest.",
         )
-    return [*(place.root / name for name in sorted(tops)), *([manifest] if manifest else [])]
+    found = [place.root / name for name in sorted(tops)]
+    return _with(manifest, found)
+
+
+def _with(manifest: Path | None, targets: list[Path]) -> list[Path]:
+    """Targets, and the manifest where it is in none of them."""
+    if manifest is None or any(path == manifest or path in manifest.parents for path in targets):
+        return targets
+    return [*targets, manifest]
+
+
+def _names(place: Place, tables: Tables) -> list[str]:
+    """The files that the dataset is read from, relative to its root, but for the manifest."""
+    names = list(tables.images.index)
+    if tables.task != "detection":
+        return names
+    locators = {*tables.labels["locator"], *tables.images["locator"]}
+    names += sorted({locator.file for locator in locators if (place.root / locator.file).exists()})
+    beside = [*_BESIDE.get(place.source.format, ()), *place.source.options.values()]
+    for pattern in beside:
+        found = place.root.glob(pattern) if pattern and not Path(pattern).is_absolute() else ()
+        names += [path.relative_to(place.root).as_posix() for path in found if not _NO_PART.match(path.name)]
+    return list(dict.fromkeys(names))
+
+
+def _refuse_outside(place: Place, tables: Tables) -> None:
+    for name in tables.images.index[tables.images.index.str.match(r"/|\.\./|[A-Za-z]:")]:
+        raise InputError(
+            f"The image {name!r} lies outside the dataset's folder; a version would not hold it.",
+            where=place.source.path,
+            fix="Put annotations and images below one folder.",
+        )
 
 
 def _top(sample_id: str, place: Place) -> str:
@@ -197,23 +239,16 @@ def _top(sample_id: str, place: Place) -> str:
     return first
 
 
-def check_not_in_git(place: Place, targets: Iterable[Path]) -> list[str]:
-    """The manifest's path where git itself tracks it; an error where git tracks images.
+def check_not_in_git(place: Place, targets: Iterable[Path], tables: Tables) -> dict[Path, list[str]]:
+    """The targets that git itself holds, such as a manifest or a folder of annotations, with their files.
 
     Raises:
-        InputError: git tracks images of the dataset, which DVC then can't.
+        InputError: git tracks files beside images of the dataset, which DVC then can't.
     """
     targets = list(targets)
-    manifest = place.in_git(Path(place.source.path))
-    held = git.tracked(place.git_root, targets)
-    alone = (
-        Path(place.source.path) in targets
-    )  # a manifest that isn't part of a larger target may stay in git
-    images = [
-        name
-        for name in held
-        if not name.endswith((".dvc", ".gitignore")) and not (alone and name == manifest)
-    ]
+    pictures = {target for target in targets if _holds_images(place, target, tables)}
+    held = git.tracked(place.git_root, pictures)
+    images = [name for name in held if not name.endswith((".dvc", ".gitignore"))]
     if images:
         names = " ".join(sorted({place.in_git(target) for target in targets if target.is_dir()}))
         raise InputError(
@@ -223,7 +258,20 @@ def check_not_in_git(place: Place, targets: Iterable[Path]) -> list[str]:
             fix=f"Hand them over (the files stay): git rm -r --cached --quiet -- {names} && git commit -m "
             "'Hand the images over to DVC'. Then commit the version again.",
         )
-    return [name for name in held if name == manifest]
+    tracked = {target: git.tracked(place.git_root, [target]) for target in targets if target not in pictures}
+    return {
+        target: sorted({*names, *(place.in_git(path) for path in target.rglob("*") if path.is_file())})
+        for target, names in tracked.items()
+        if names
+    }
+
+
+def _holds_images(place: Place, target: Path, tables: Tables) -> bool:
+    if target == place.root or target in place.root.parents:
+        return True
+    name = target.relative_to(place.root).as_posix()
+    ids = tables.images.index
+    return bool((ids == name).any() or ids.str.startswith(f"{name}/").any())
 
 
 def compared_by(place: Place) -> str:

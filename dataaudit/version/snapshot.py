@@ -67,17 +67,28 @@ def files_at(place: Place, repo: Any, commit: str, *, name: str) -> dict[str, Fi
         InputError: the dataset isn't in this revision.
         ConflictError: the list of its files is neither in the cache nor on a remote.
     """
-    found = _listing(place, repo, commit, targets_at(place, repo, commit), name)
+    targets = targets_at(place, repo, commit)
+    found = _listing(place, repo, commit, targets, name)
     files = {
         path.relative_to(place.root).as_posix(): File(md5=entry.md5, cached=entry.cached)
         for path, entry in found.items()
         if path.is_relative_to(place.root)
     }
     manifest = _manifest(place)
+    known = [str(path) for path in found]
+    loose = [
+        target
+        for target in targets
+        if not any(f"{path}{os.sep}".startswith(f"{target}{os.sep}") for path in known)
+    ]
     if manifest is not None and manifest not in files:
-        data = git.show(place.git_root, commit, place.in_git(place.root / manifest))
-        if data is not None:
-            files[manifest] = File(md5=hashlib.md5(data, usedforsecurity=False).hexdigest(), data=data)
+        loose.append(place.root / manifest)
+    held = git.contents(place.git_root, commit, [place.in_git(path) for path in loose if path != place.root])
+    for name, data in held.items():
+        path = place.git_root / name
+        if path.is_relative_to(place.root) and path.name != ".gitignore":
+            md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+            files[path.relative_to(place.root).as_posix()] = File(md5=md5, data=data)
     files = {path: file for path, file in files.items() if not path.startswith(f"{state.FOLDER}/")}
     if not files:
         raise InputError(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-from trees import picture, tree
+from trees import git, picture, tree
 
 from dataaudit import fix, formats, version
 from dataaudit.checks.box_fixes import BoxFixes
+from dataaudit.errors import InputError
 from dataaudit.types import Finding, Report, Tables
 
 VOC = """<annotation>
@@ -114,7 +116,8 @@ def report(tables: Tables, **fixes: object) -> Report:
 def corrected(path: Path) -> fix.Applied:
     """The first object becomes a dog, the second goes, the third moves, and the last image gets another."""
     tables = formats.read(path)
-    fixes = BoxFixes(tables.labels, tables.images, tables.units)
+    images = tables.images.assign(width=40, height=40)
+    fixes = BoxFixes(tables.labels, images, tables.units)
     first, second, third = tables.labels.index
     audit = report(
         tables,
@@ -158,3 +161,56 @@ def test_versions_hold_annotations_and_come_back(tmp_path, make):
     assert version.versions(path)[1].counts["labels"] == {"cat": 2, "dog": 1}
     fix.undo(path)
     assert files(root) == before
+
+
+def repository(make: Any, root: Path) -> Path:
+    """A dataset in the root of a git repository of its own."""
+    path = make(root)
+    git(root, "init", "--quiet")
+    return path
+
+
+@pytest.mark.parametrize("make", [yolo, coco_file])
+def test_a_dataset_that_is_a_repository_keeps_what_its_format_needs(tmp_path, make):
+    root = tmp_path / "set"
+    path = repository(make, root)
+    before, first = files(root), shown(formats.read(path))
+    version.commit(path, message="as it came")
+    corrected(path)
+    version.commit(path, message="corrected")
+    after = files(root)
+    assert shown(version.read(path, "v1")) == first
+    version.checkout(path, "v1")
+    assert files(root) == before
+    version.checkout(path, "v2")
+    assert files(root) == after
+    assert git(root, "status", "--short") == ""
+
+
+def test_annotations_that_git_holds_stay_with_git(tmp_path):
+    root = repository(voc, tmp_path / "set")
+    git(root, "add", "Annotations")
+    git(root, "-c", "user.name=ann", "-c", "user.email=ann@example.org", "commit", "-qm", "annotations")
+    before, first = files(root), shown(formats.read(root))
+    version.commit(root, message="as it came")
+    assert not (root / "Annotations.dvc").exists() and (root / "JPEGImages.dvc").exists()
+    corrected(root)
+    version.commit(root, message="corrected")
+    after = files(root)
+    assert "<name>dog</name>" in git(root, "show", "HEAD:Annotations/0.xml")
+    assert git(root, "status", "--short") == ""
+    assert shown(version.read(root, "v1")) == first
+    assert version.diff(root, "v1").objects.counts == version.diff(root, "v1", "v2").objects.counts
+    version.checkout(root, "v1")
+    assert files(root) == before
+    version.checkout(root, "v2")
+    assert files(root) == after
+
+
+def test_images_outside_the_dataset_are_refused(tmp_path):
+    root = coco(tmp_path / "deep/down/work/set")
+    (root / "images").rename(tmp_path / "images")
+    tables = formats.read(root, options={"images": str(tmp_path / "images")})
+    assert tables.source is not None
+    with pytest.raises(InputError, match="lies outside the dataset's folder"):
+        version.commit(tables.source, message="as it came")
