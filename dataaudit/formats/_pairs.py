@@ -282,7 +282,8 @@ def listed_splits(root: Path, bases: Sequence[str], problems: list[Problem]) -> 
     for base in bases:
         for folder in (f"{base}ImageSets/Main", f"{base}ImageSets"):
             for name, file in _lists(root / folder):
-                for number, line in enumerate(file.read_text(errors="replace").splitlines(), start=1):
+                lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+                for number, line in enumerate(lines, start=1):
                     stem = line.split()[0] if line.split() else ""
                     stem = stem_of(stem) if is_image(stem) else stem
                     known = splits.setdefault((base, stem), name)

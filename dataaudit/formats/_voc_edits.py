@@ -15,7 +15,7 @@ from dataaudit.errors import ConflictError, DataAuditError, InputError
 from dataaudit.formats import _pairs
 from dataaudit.formats._numbers import is_same, number, written
 from dataaudit.formats._shared import inside, new_label
-from dataaudit.formats._xml import Document, Element, Splice, copied, inserted, parse, removed, text
+from dataaudit.formats._xml import Document, Element, Splice, Values, copied, inserted, parse, removed, text
 from dataaudit.journal import Edit, Operation, Write, edited, md5
 from dataaudit.types import Box, Fix, Source
 
@@ -255,7 +255,7 @@ def _new_file(path: Path, root: Path, fixes: Sequence[Fix]) -> Write:
     size = _size_of(image)
     if size is not None:
         values["size"] = {"width": str(size[0]), "height": str(size[1]), "depth": str(size[2])}
-    optional = {"folder": image.parent.name, "segmented": "0", "source": {"database": "Unknown"}}
+    optional: Values = {"folder": image.parent.name, "segmented": "0", "source": {"database": "Unknown"}}
     declared = _DECLARATION.match(document.data)
     first = declared[0].decode() if declared is not None and document.encoding == "utf-8" else ""
     whole = first + copied(document, tree, values, optional)

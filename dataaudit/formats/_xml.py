@@ -16,7 +16,8 @@ from xml.parsers import expat
 from dataaudit.errors import FormatError, InputError
 
 __all__ = [
-    "Document", "Element", "Splice", "attribute", "copied", "escaped", "inserted", "parse", "removed", "text",
+    "Document", "Element", "Splice", "Values", "attribute", "copied", "escaped", "inserted", "parse",
+    "removed", "text",
 ]  # fmt: skip
 
 Splice = tuple[int, int, str]
