@@ -167,6 +167,9 @@ def _findings(report: Report) -> list[dict[str, Any]]:
     for finding, at, (name, locator) in zip(report.items, where, abouts, strict=True):
         row = _finding(finding)
         row.update({column: _text(values[at]) if at >= 0 else None for column, values in columns.items()})
+        if report.tables.task == "detection" and not is_about_object(row) and row["code"][:3] != "BOX":
+            # An image with a hundred objects has no class of its own
+            row["given"] = None
         row["image"] = shown_path(row["sample_id"], row["filepath"], above)
         row["suggests"] = _suggests(row, report.tables)
         row["change"] = _change(finding)

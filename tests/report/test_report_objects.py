@@ -23,7 +23,7 @@ from dataaudit.report import (
     to_terminal,
     write,
 )  # fmt: skip
-from dataaudit.types import Report
+from dataaudit.types import Finding, Report
 
 
 def terminal(report: Report) -> str:
@@ -71,6 +71,16 @@ def test_a_finding_says_what_changes_and_where_both_boxes_are() -> None:
     assert (rows["k3"]["box"], rows["k3"]["suggested_box"]) == ([-20, 5, 30, 45], [0, 5, 30, 45])
     assert (rows["k2"]["box"], rows["k2"]["label"]) == (None, None)
     assert rows["k5"]["locator"] == {"file": "labels/2.txt", "item": 2, "field": None}
+
+
+def test_a_finding_about_an_image_has_no_class_of_its_objects() -> None:
+    tables = objects_of()
+    dark = Finding(
+        key="k", code="IMG002", item_id="images/1.jpg", sample_id="images/1.jpg", score=0.1, probability=None,
+        message="Dark.", given="cat, dog",
+    )  # fmt: skip
+    (row,) = summarize(object_report(tables, dark))["findings"]
+    assert (row["given"], row["label"], row["change"]) == (None, None, None)
 
 
 def test_a_proposed_box_without_a_fix_is_a_missing_object() -> None:
