@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from bson import ObjectId
 from databases import fiftyone
 from PIL import Image
 
@@ -218,6 +219,67 @@ def test_a_sample_with_objects_is_dropped_and_comes_back(dataset: Any) -> None:
     assert len(dataset) == 2
     journal.commit(folder, [journal.from_record(folder, each) for each in undo])
     assert documents(dataset) == before
+
+
+def test_many_random_fixes_and_their_undo_leave_the_same_documents(fo: Any, dataset: Any) -> None:
+    rng = np.random.default_rng(0)
+    samples = [fo.Sample(filepath=f"/none/{n}.jpg") for n in range(40)]
+    for sample in samples:
+        boxes = rng.uniform(0.05, 0.5, (int(rng.integers(0, 9)), 4)).tolist()
+        detections = [fo.Detection(label=f"c{rng.integers(5)}", bounding_box=box, n=1) for box in boxes]
+        sample["boxes"] = fo.Detections(detections=detections)
+    dataset.add_samples(samples, progress=False)
+    before = documents(dataset)
+    found = formats.read(dataset.name)
+    fixes = [added(found, n, f"new{n}", (0.0, 0.1, 0.2, 0.3)) for n in range(0, len(found.images), 3)]
+    for number in range(len(found.labels)):
+        op = ("relabel", "remove", "move", None)[int(rng.integers(4))]
+        x, y, width, height = rng.uniform(0.05, 0.5, 4).tolist()
+        box = (x, y, x + width, y + height) if op == "move" else None
+        if op is not None:
+            fixes.append(edit(found, number, op, "other" if op == "relabel" else None, box))
+    assert len(fixes) > 100
+    plan = fix.plan(report_of(found, *fixes), min_probability=0.5)
+    fix.apply(plan)
+    assert documents(dataset) != before
+    fix.undo(plan.source)
+    assert documents(dataset) == before
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"_cls": "Detections"},
+        {"_cls": "Detections", "detections": None},
+        *(
+            {"_cls": "Detections", "detections": [{"_id": ObjectId(), "_cls": "Detection", **each}]}
+            for each in (
+                {},
+                {"label": "cat"},
+                {"label": 3, "bounding_box": [0.1, 0.1, 0.1, 0.1]},
+                {"label": "cat", "bounding_box": None},
+                {"label": "cat", "bounding_box": "0.1 0.1 0.1 0.1"},
+                {"label": "cat", "bounding_box": [0.1, None, 0.1, 0.1]},
+                {"label": "cat", "bounding_box": [0.1, [0.1], 0.1, 0.1]},
+                {"label": "cat", "bounding_box": [0.1, float("nan"), 0.1, 0.1]},
+                {"label": "cat", "bounding_box": [0.1, 0.1, float("inf"), 0.1]},
+                {"label": "cat", "bounding_box": [0.1, 0.1, 0.1, 0.1, 0.1]},
+                {"label": "cat", "bounding_box": {"x": 0.1}},
+                {"label": "cat", "bounding_box": [0.1, 0.1, 0.1, 0.1], "iscrowd": [1], "difficult": "often"},
+                {"label": "cat", "bounding_box": [0.1, 0.1, 0.1, 0.1], "mask": 3},
+            )
+        ),
+    ],
+)
+def test_a_damaged_document_is_a_problem_or_no_object(dataset: Any, damage: dict[str, Any]) -> None:
+    sample = {"_id": ObjectId(dataset.values("id")[1])}
+    dataset._sample_collection.update_one(sample, {"$set": {"boxes": damage}})
+    found = formats.read(dataset.name)
+    own = found.labels[found.labels["sample_id"] == found.images.index[1]]
+    broken = own[["x1", "y1", "x2", "y2"]].isna().any(axis=1).sum()
+    detections = damage.get("detections") or []
+    lost = len(detections) - len(own)
+    assert len(found.problems) == lost + broken
 
 
 # Files -> FiftyOne -> tables

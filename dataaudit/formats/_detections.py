@@ -55,10 +55,10 @@ def read(
     from fiftyone import ViewField
 
     inside = f"{field}.detections"
-    ids, paths, widths, heights, keys, names, boxes = dataset.values(
-        ["id", "filepath", "metadata.width", "metadata.height"]
-        + [f"{inside}.{name}" for name in ("id", "label", "bounding_box")]
+    ids, paths, widths, heights, keys, names = dataset.values(
+        ["id", "filepath", "metadata.width", "metadata.height", f"{inside}.id", f"{inside}.label"]
     )
+    boxes = _boxes(dataset, inside)
     flags = dataset.values([f"{inside}.{attribute}" for attribute in ATTRIBUTES.values()])
     has_mask = ViewField("mask").exists() | ViewField("mask_path").exists()
     masks = dataset.values(ViewField(inside).map(has_mask))
@@ -71,6 +71,12 @@ def read(
             for key, name, box, mask, *marks in zip(*columns, strict=True):
                 _add(rows, sample_id, Locator(file=sample_id, item=key, field=field), name, box, mask, marks)
     return rows.tables(source=source, units="relative", classes=classes)
+
+
+def _boxes(dataset: fo.Dataset, inside: str) -> list[Any]:
+    """The bounding boxes of each sample as they are stored; FiftyOne breaks on one with other things in it."""
+    found: list[Any] = dataset.values(f"{inside}.bounding_box", _raw=True)
+    return found
 
 
 def _add(
@@ -144,7 +150,8 @@ def predictions(dataset: fo.Dataset, field: str, ids: Sequence[str | None]) -> p
         ids: sample id of each sample; those of None are left out.
     """
     inside = f"{field}.detections"
-    nested = dataset.values([f"{inside}.{name}" for name in ("id", "label", "confidence", "bounding_box")])
+    nested = dataset.values([f"{inside}.{name}" for name in ("id", "label", "confidence")])
+    nested.append(_boxes(dataset, inside))
     owners = [each for each, own in zip(ids, nested[0], strict=True) for _ in own or ()]
     keys, names, confidences, boxes = (flattened(each) for each in nested)
     crowds = [is_set(each) for each in flattened(dataset.values(f"{inside}.{ATTRIBUTES['crowd']}"))]

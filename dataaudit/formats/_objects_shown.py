@@ -26,7 +26,7 @@ def sizes_of(tables: Tables, shown: Mapping[str, Mapping[str, Any]]) -> pd.DataF
         shown: the metadata that FiftyOne has, by sample id.
 
     Returns:
-        Index sample id; columns ``width`` and ``height``, float64 pixels as shown, both NaN where nothing says.
+        Index sample id; columns ``width`` and ``height``, float64 pixels as shown, NaN where nothing says.
     """
     images = tables.images
     columns = {}
