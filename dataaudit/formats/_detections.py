@@ -74,7 +74,7 @@ def read(
 
 
 def _boxes(dataset: fo.Dataset, inside: str) -> list[Any]:
-    """The bounding boxes of each sample as they are stored; FiftyOne breaks on one with other things in it."""
+    """The bounding boxes of each sample as they are stored; FiftyOne breaks on one that holds text."""
     found: list[Any] = dataset.values(f"{inside}.bounding_box", _raw=True)
     return found
 
@@ -150,13 +150,13 @@ def predictions(dataset: fo.Dataset, field: str, ids: Sequence[str | None]) -> p
         ids: sample id of each sample; those of None are left out.
     """
     inside = f"{field}.detections"
-    nested = dataset.values([f"{inside}.{name}" for name in ("id", "label", "confidence")])
-    nested.append(_boxes(dataset, inside))
+    columns = dataset.values([f"{inside}.{name}" for name in ("id", "label", "confidence")])
+    nested = [*columns, _boxes(dataset, inside)]
     owners = [each for each, own in zip(ids, nested[0], strict=True) for _ in own or ()]
     keys, names, confidences, boxes = (flattened(each) for each in nested)
     crowds = [is_set(each) for each in flattened(dataset.values(f"{inside}.{ATTRIBUTES['crowd']}"))]
-    columns = {"sample_id": owners, "name": names}
-    table = pd.DataFrame({name: pd.Series(each, dtype=object) for name, each in columns.items()})
+    texts = {"sample_id": owners, "name": names}
+    table = pd.DataFrame({name: pd.Series(each, dtype=object) for name, each in texts.items()})
     numbers = [np.nan if each is None else each for each in confidences]
     table["confidence"] = np.array(numbers, dtype=np.float64)
     corners = [corners_of(box) or _NOWHERE for box in boxes]
