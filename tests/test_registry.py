@@ -69,7 +69,7 @@ def test_one_prefix_may_be_given_as_text() -> None:
 
 @pytest.mark.parametrize(
     ("prefix", "hint"),
-    [("LBL090", "Did you mean 'LBL0"), ("lbl001", "Did you mean 'LBL001'?"), ("", "There are: DUP001")],
+    [("LBL090", "Did you mean 'LBL0"), ("lbl001", "Did you mean 'LBL001'?"), ("", "There are: BOX001")],
 )
 def test_an_unknown_prefix_names_the_nearest(prefix: str, hint: str) -> None:
     for arguments in (((prefix,), ()), ((), (prefix,))):
