@@ -26,7 +26,7 @@ from dataaudit import state
 from dataaudit.errors import FormatError
 from dataaudit.formats import _cells, _coco_files, _coco_patch
 from dataaudit.formats._coco_rows import FLAGS, GEOMETRIES, NO_BOX, Rows, read_rows
-from dataaudit.formats._found import Problems, relative_to, root_of
+from dataaudit.formats._found import Problems, no_collection, relative_to, root_of
 from dataaudit.formats._pairs import examples
 from dataaudit.formats._shared import ObjectRows, absolute, check_name, default_anchor, place
 from dataaudit.journal import Operation
@@ -53,6 +53,7 @@ def states(path: Path) -> list[Path]:
     ]
 
 
+@no_collection()
 def read(path: Path, *, options: Mapping[str, str] | None = None) -> Tables:
     """Read COCO annotations.
 

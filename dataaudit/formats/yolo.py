@@ -22,7 +22,7 @@ from pathlib import Path
 from dataaudit import state
 from dataaudit.errors import FormatError
 from dataaudit.formats import _yolo_files, _yolo_patch
-from dataaudit.formats._found import Problems, relative_to, root_of
+from dataaudit.formats._found import Problems, no_collection, relative_to, root_of
 from dataaudit.formats._pairs import examples
 from dataaudit.formats._shared import ObjectRows, absolute, default_anchor, place
 from dataaudit.formats._yolo_files import Layout
@@ -50,6 +50,7 @@ def states(path: Path) -> list[Path]:
     ]
 
 
+@no_collection()
 def read(path: Path, *, options: Mapping[str, str] | None = None) -> Tables:
     """Read a YOLO dataset.
 
