@@ -55,7 +55,9 @@ def findings_of(
 ) -> tuple[Finding, ...]:
     """The flagged items of all checks, worst first within each check."""
     sample_of = tables.labels["sample_id"]
-    own, given = tables.labels["name"], _names(tables, ", ")
+    # The objects of an image aren't what a finding about the whole image is about
+    own = tables.labels["name"]
+    given = pd.Series(dtype=object) if tables.task == "detection" else _names(tables, ", ")
     digests = tables.images["digest"]
     boxes = _boxes(tables)
     items: list[Finding] = []
