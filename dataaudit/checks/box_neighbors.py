@@ -33,6 +33,8 @@ NEIGHBORS = 0.02
 """Neighbours of a box that are added to those seen, as any dataset may have some."""
 _CLASS_WEIGHT, _IMAGE_WEIGHT = 50.0, 10.0
 """How many boxes with as many close neighbours as usual are added to those of a class and of an image."""
+_FARTHEST = 1e9
+"""Corners beyond this many pixels are mistakes that no figure can be made of."""
 _PAIRS_AT_A_TIME = 2_000_000
 
 
@@ -40,7 +42,7 @@ def sound_boxes(objects: pd.DataFrame) -> Bools:
     """(n,) whether each object is a box with an area that stands for one object."""
     corners = objects[list(CORNERS)].to_numpy(dtype=np.float64)
     with np.errstate(invalid="ignore"):
-        sound = np.isfinite(corners).all(1) & (corners[:, 2:] > corners[:, :2]).all(1)
+        sound = (np.abs(corners) < _FARTHEST).all(1) & (corners[:, 2:] > corners[:, :2]).all(1)
     meant = ~(objects["crowd"] | objects["ignore"]).to_numpy(dtype=bool)
     return np.asarray(sound & meant & objects["name"].notna().to_numpy())
 

@@ -17,6 +17,7 @@ from dataaudit.checks.box_neighbors import (
     crowding,
     edges_apart,
     groups,
+    sound_boxes,
     ways_of_pieces,
 )
 from dataaudit.checks.box_sizes import Sizes, shapes
@@ -331,7 +332,11 @@ def _fit(objects: pd.DataFrame, box_regressions: pd.DataFrame | None) -> Doubles
     if box_regressions is None:
         return np.zeros(len(objects))
     found = box_regressions.reindex(objects.index)[list(CORNERS)].to_numpy(dtype=np.float64)
-    return np.nan_to_num(box_iou(objects[list(CORNERS)].to_numpy(dtype=np.float64), found))
+    given = objects[list(CORNERS)].to_numpy(dtype=np.float64)
+    known = sound_boxes(objects) & np.isfinite(found).all(1)
+    fit = np.zeros(len(objects))
+    fit[known] = box_iou(given[known], found[known])
+    return fit
 
 
 def _to_go(first: Ints, later: Ints, turned: Bools) -> Iterator[tuple[str, int, int]]:

@@ -38,6 +38,7 @@ def support(
         (n,) in [0, 1]; 0 where there is none.
     """
     found = np.zeros(len(corners))
+    detections = detections[np.isfinite(detections[list(CORNERS)].to_numpy(dtype=np.float64)).all(1)]
     both = pd.MultiIndex.from_arrays(
         [
             np.concatenate(
