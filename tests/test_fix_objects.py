@@ -5,10 +5,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from object_fixes import contents, write_image
 
-from dataaudit import fix
+from dataaudit import fix, formats
 from dataaudit.checks.box_fixes import BoxFixes
-from dataaudit.errors import InputError
+from dataaudit.errors import ConflictError, InputError
 from dataaudit.formats._shared import ObjectRows
 from dataaudit.types import Decision, Finding, Fix, Locator, Outcome, Report, Source, Tables
 
@@ -186,3 +187,73 @@ def test_a_class_of_objects_is_renamed_label_by_label(tables: Tables) -> None:
         ("relabel", "a:3", "dog", BOXES["a:3"][1]),
     ]
     assert plan.left_out == {"box": "the class 'cat' is renamed first; audit again for the box"}
+
+
+# In files
+
+
+VOC = """<annotation>
+  <object><name>cat</name><bndbox><xmin>1</xmin><ymin>5</ymin><xmax>20</xmax><ymax>15</ymax></bndbox></object>
+  <object><name>dog</name><bndbox><xmin>2</xmin><ymin>6</ymin><xmax>22</xmax><ymax>16</ymax></bndbox></object>
+  <object><name>cow</name><bndbox><xmin>3</xmin><ymin>7</ymin><xmax>23</xmax><ymax>17</ymax></bndbox></object>
+</annotation>
+"""
+
+
+@pytest.fixture
+def voc(tmp_path: Path) -> Tables:
+    for name in ("a", "b"):
+        write_image(tmp_path / f"set/{name}.png")
+    (tmp_path / "set/a.xml").write_text(VOC)
+    return formats.read(tmp_path / "set")
+
+
+def corrections(voc: Tables) -> fix.Plan:
+    fixes = BoxFixes(voc.labels, voc.images, voc.units)
+    proposed = (
+        fixes.relabel("a.png:1", "dog"), fixes.remove("a.png:2"), fixes.move("a.png:3", (4, 7, 24, 17)),
+        fixes.add("b.png", "cat", (1, 2, 3, 4)),
+    )  # fmt: skip
+    items = tuple(
+        Finding(
+            key=str(n), code="BOX002", item_id=each.label_id, sample_id=each.sample_id, score=0.1,
+            probability=0.9, message="", fix=each,
+        )
+        for n, each in enumerate(proposed)
+    )  # fmt: skip
+    return fix.plan(report(voc, *items), min_probability=0.5)
+
+
+def test_the_diff_shows_classes_and_corners(voc: Tables) -> None:
+    assert corrections(voc).diff() == (
+        "--- a.xml\n+++ a.xml\n@@ a.xml:1 @@ a.png\n-cat (1, 5, 20, 15)\n+dog (1, 5, 20, 15)\n"
+        "--- a.xml\n+++ a.xml\n@@ a.xml:2 @@ a.png\n-dog (2, 6, 22, 16)\n"
+        "--- a.xml\n+++ a.xml\n@@ a.xml:3 @@ a.png\n-cow (3, 7, 23, 17)\n+cow (4, 7, 24, 17)\n"
+        "--- b.xml\n+++ b.xml\n@@ b.xml @@ b.png\n+cat (1, 2, 3, 4)\n"
+    )
+
+
+def test_objects_are_changed_in_their_files_recorded_and_taken_back(voc: Tables, tmp_path: Path) -> None:
+    before = contents(tmp_path / "set")
+    applied = fix.apply(corrections(voc))
+    corrected = formats.read(tmp_path / "set").labels
+    assert corrected["name"].tolist() == ["dog", "cow", "cat"]
+    assert corrected[["x1", "x2"]].to_numpy().tolist() == [[1, 20], [4, 24], [1, 3]]
+    lines = fix.history(applied.source)
+    assert [(line["op"], line.get("old_box"), line.get("box")) for line in lines] == [
+        ("relabel", [1, 5, 20, 15], None),
+        ("remove", [2, 6, 22, 16], None),
+        ("move", [3, 7, 23, 17], [4, 7, 24, 17]),
+        ("add", None, [1, 2, 3, 4]),
+    ]
+    assert fix.undo(applied.source).fixes == 4
+    assert contents(tmp_path / "set") == before
+
+
+def test_a_file_that_a_fix_made_and_somebody_changed_is_not_taken_away(voc: Tables, tmp_path: Path) -> None:
+    fix.apply(corrections(voc))
+    made = tmp_path / "set/b.xml"
+    made.write_text(made.read_text() + "<!-- mine -->")
+    with pytest.raises(ConflictError, match=r"b\.xml: The file has changed"):
+        fix.undo(tmp_path / "set")
+    assert "mine" in made.read_text()
