@@ -24,7 +24,7 @@ _PRIOR = 1 / 1000
 _REACH = 3.0
 """Wrong sizes and shapes may be off by this in the logarithm, a factor of 20, either way."""
 _LEAST_OBJECTS = 30
-_MOST_FREEDOM = 15.0
+_MOST_FREEDOM = 10.0
 """No dataset is believed to have a normal distribution's short tail, however alike its middle is to one."""
 
 
