@@ -31,7 +31,7 @@ def test_a_dataset_with_objects_of_all_sizes_is_silent(seed: int) -> None:
     "box",
     [
         (10, 40, 90, 45),  # sixteen times as wide as high, where people are twice as high as wide
-        (40, 40, 41, 42),  # tiny
+        (40, 40, 40.5, 41),  # tiny
         (50, 5, 52, 95),  # a line
     ],
 )
