@@ -14,7 +14,7 @@ import pandas as pd
 
 from dataaudit.cache import read_arrays, write_arrays
 from dataaudit.signals.spectrum import Network, Spectrum
-from dataaudit.types import Neighbors
+from dataaudit.types import CORNERS, Neighbors
 
 __all__ = ["is_kept", "kept"]
 
@@ -115,6 +115,23 @@ def _unpack_probabilities(arrays: Arrays, ids: pd.Index) -> pd.DataFrame:
     return pd.DataFrame(arrays["values"], index=ids[arrays["rows"]], columns=classes)
 
 
+def _pack_detections(value: pd.DataFrame, ids: pd.Index) -> Arrays:
+    names, numbers = np.unique(value["name"].to_numpy(dtype=str), return_inverse=True)
+    return {
+        "rows": ids.get_indexer(pd.Index(value["sample_id"])).astype(np.int32),
+        "classes": names,
+        "numbers": numbers.astype(np.int32),
+        "values": value[["confidence", *CORNERS]].to_numpy(dtype=np.float64),
+    }
+
+
+def _unpack_detections(arrays: Arrays, ids: pd.Index) -> pd.DataFrame:
+    values = pd.DataFrame(arrays["values"], columns=["confidence", *CORNERS])
+    values.insert(0, "sample_id", ids.to_numpy(dtype=object)[arrays["rows"]])
+    values.insert(1, "name", arrays["classes"].astype(object)[arrays["numbers"]])
+    return values
+
+
 _PACKED: dict[str, tuple[Callable[[Any, pd.Index], Arrays], Callable[[Arrays, pd.Index], Any]]] = {
     "spectrum": (_pack_spectrum, _unpack_spectrum),
     "neighbors": (_pack_neighbors, _unpack_neighbors),
@@ -122,4 +139,5 @@ _PACKED: dict[str, tuple[Callable[[Any, pd.Index], Arrays], Callable[[Arrays, pd
     "near_duplicates": (_pack_groups, _unpack_groups),
     "pred_probs": (_pack_probabilities, _unpack_probabilities),
     "multilabel_probs": (_pack_probabilities, _unpack_probabilities),
+    "detections": (_pack_detections, _unpack_detections),
 }
