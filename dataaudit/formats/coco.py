@@ -104,6 +104,7 @@ def read(path: Path, *, options: Mapping[str, str] | None = None) -> Tables:
     return rows.tables(source=source, classes=sorted(classes))
 
 
+@no_collection()
 def patch(source: Source, fixes: Sequence[Fix]) -> list[Operation]:
     """The edits that carry out `fixes`; the images stay where they are.
 
