@@ -28,6 +28,7 @@ from typing import Any
 
 from dataaudit import journal
 from dataaudit.errors import FormatError, InputError, MissingDependencyError, nearest
+from dataaudit.formats._files import kind_of, why_unread
 from dataaudit.formats._shared import is_ignored, is_image
 from dataaudit.types import Fix, Source, Tables
 
@@ -152,7 +153,10 @@ def _missing(path: Path, unknown: Sequence[str] = ()) -> FormatError:
 def _unrecognised(path: Path) -> FormatError:
     if path.is_file():
         kind = f"a {path.suffix} file" if path.suffix else "a file without an ending"
-        return FormatError(f"This is {kind}; expected a folder or a manifest.", where=path, fix=_known())
+        fix = "\n".join([*filter(None, [why_unread([path])]), _known()])
+        return FormatError(f"This is {kind}; expected a folder or a manifest.", where=path, fix=fix)
+    if not path.is_dir():
+        return FormatError(f"This is {kind_of(path)}; expected a folder or a file.", where=path, fix=_known())
     names = sorted(entry.name for entry in path.iterdir() if not is_ignored(entry.name))
     if not names:
         return FormatError("The folder is empty.", where=path, fix=_known())
@@ -168,4 +172,5 @@ def _unrecognised(path: Path) -> FormatError:
         what = "The folder holds images, but no format fits how they are laid out"
     else:
         what = "The folder holds no images"
-    return FormatError(f"{what}. Seen: {'; '.join(seen)}.", where=path, fix=_known())
+    fix = "\n".join([*filter(None, [why_unread(path / name for name in names)]), _known()])
+    return FormatError(f"{what}. Seen: {'; '.join(seen)}.", where=path, fix=fix)

@@ -51,14 +51,18 @@ def decode(content: bytes, where: Path) -> Text:
                     f"The file begins as {encoding} and can't be read as it: {error}.", where=where
                 ) from None
     guesses = ["utf-8", "cp1252", "latin-1"]
-    if b"\0" in content[:4096]:
-        guesses = ["utf-16-le", "utf-16-be"] if content[1:2] == b"\0" else ["utf-16-be", "utf-16-le"]
+    head = content[:4096]
+    if b"\0" in head:
+        wide = ["utf-16-le", "utf-16-be"] if content[1:2] == b"\0" else ["utf-16-be", "utf-16-le"]
+        evens, odds = sorted((head[::2].count(0), head[1::2].count(0)))
+        # The upper halves of characters are all at even places or all at odd ones
+        guesses = wide if odds * 4 >= len(head) // 2 and evens * 2 < odds else ["utf-8", *wide]
     for encoding in guesses:
         try:
             return Text(text=content.decode(encoding), encoding=encoding, bom=b"")
         except UnicodeDecodeError:
             continue
-    raise FormatError("The file is not text.", where=where, fix="Expected CSV in UTF-8, UTF-16 or Latin-1.")
+    raise FormatError("The file is not text.", where=where, fix="Expected text in UTF-8, UTF-16 or Latin-1.")
 
 
 @dataclass(frozen=True, kw_only=True)

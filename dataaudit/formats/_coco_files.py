@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dataaudit.errors import FormatError, InputError
 from dataaudit.formats import _cells
+from dataaudit.formats._files import is_folder, why_unread
 from dataaudit.formats._shared import is_ignored
 from dataaudit.formats.folder import SPLITS
 
@@ -52,6 +53,10 @@ def _is_coco(content: bytes | mmap.mmap) -> bool:
     return long and b'"segmentation"' in beginning and content.find(b'"bbox"', at) >= 0
 
 
+def _named_json(path: Path) -> list[Path]:
+    return [*sorted(path.glob("*.json")), *sorted(path.glob("*/*.json"))][:_MAX_JSON]
+
+
 def annotation_files(path: Path) -> list[Path]:
     """The COCO files of a folder: in it and in its subfolders; cheap also where it isn't of this format."""
     if path.is_file():
@@ -59,7 +64,7 @@ def annotation_files(path: Path) -> list[Path]:
     if not path.is_dir():
         return []
     with os.scandir(path) as entries:
-        folders = sorted(entry.name for entry in entries if not is_ignored(entry.name) and entry.is_dir())[
+        folders = sorted(entry.name for entry in entries if not is_ignored(entry.name) and is_folder(entry))[
             :_MAX_JSON
         ]
     found = [file for folder in (path, *(path / name for name in folders)) for file in _json_in(folder)]
@@ -102,7 +107,11 @@ def chosen_files(path: Path, options: Mapping[str, str]) -> tuple[list[Path], li
         return files, []
     files = annotation_files(path)
     if not files:
-        raise FormatError("The folder has no JSON file of COCO annotations with boxes.", where=path)
+        raise FormatError(
+            "The folder has no JSON file of COCO annotations with boxes.",
+            where=path,
+            fix=why_unread(_named_json(path)) or None,
+        )
     named = [file for file in files if file.name.lower().startswith("instances")]
     chosen = named or files
     splits = [split_of(file) for file in chosen]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dataaudit import state
 from dataaudit.errors import ConflictError, FormatError, InputError
+from dataaudit.formats._files import content_of, is_folder
 from dataaudit.formats._found import Problems
 from dataaudit.formats._shared import check_name, inside, is_ignored, is_image
 from dataaudit.formats.folder import SPLITS
@@ -58,7 +59,7 @@ def walk(root: Path, suffix: str, options: Mapping[str, str]) -> Walked:
         for entry in found:
             if is_ignored(entry.name):
                 continue
-            if entry.is_dir():
+            if is_folder(entry):
                 if not entry.is_symlink() or os.path.realpath(entry.path) not in above:
                     folders.append(entry)
             elif entry.name.lower().endswith(suffix) or is_image(entry.name):
@@ -97,7 +98,7 @@ def near_files(root: Path, suffix: str, names: Sequence[str]) -> Iterator[Path]:
                             continue
                         if entry.name.lower().endswith(suffix):
                             yield Path(entry.path)
-                        elif entry.is_dir():
+                        elif is_folder(entry):
                             below.append(entry.path)
             except OSError:
                 continue
@@ -282,7 +283,12 @@ def listed_splits(root: Path, bases: Sequence[str], problems: list[Problem]) -> 
     for base in bases:
         for folder in (f"{base}ImageSets/Main", f"{base}ImageSets"):
             for name, file in _lists(root / folder):
-                lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+                try:
+                    lines = content_of(file).decode("utf-8", errors="replace").splitlines()
+                except FormatError as error:
+                    where = Locator(file=f"{folder}/{file.name}")
+                    problems.append(Problem(kind="unreadable list", message=str(error), locator=where))
+                    continue
                 for number, line in enumerate(lines, start=1):
                     stem = line.split()[0] if line.split() else ""
                     stem = stem_of(stem) if is_image(stem) else stem

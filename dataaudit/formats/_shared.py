@@ -238,6 +238,7 @@ class ObjectRows:
             units: of the corners, ``pixels`` or ``relative``.
             classes: further classes, which no object has.
         """
+        self._note_classes()
         single = tables(
             sample_ids=self.sample_ids,
             filepaths=self.filepaths,
@@ -270,6 +271,26 @@ class ObjectRows:
             problems=tuple(self.problems),
             source=source,
         )
+
+    def _note_classes(self) -> None:
+        """Report the classes that look like others and aren't: with blanks around, or what can't be seen."""
+        known = set(self.names)
+        for name in sorted(known):
+            plain = "".join(letter for letter in name if letter.isprintable()).strip()
+            if name == plain:
+                continue
+            first = self.names.index(name)
+            message = f"The class {name!r} has blanks around it or characters that can't be seen"
+            message += f", and {plain!r} is a class too." if plain in known else "."
+            self.problems.append(
+                Problem(
+                    kind="class with hidden characters",
+                    message=message,
+                    locator=self.locators[first],
+                    sample_id=self.owners[first],
+                    severity="error" if plain in known else "note",
+                )
+            )
 
 
 def _objects(values: Sequence[object], index: pd.Index[Any]) -> pd.Series[Any]:

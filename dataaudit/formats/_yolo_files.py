@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dataaudit.errors import FormatError, InputError
 from dataaudit.formats import _yolo_names
+from dataaudit.formats._files import content_of, head_of, is_folder, kind_of
 from dataaudit.formats._shared import check_name, is_ignored, is_image
 from dataaudit.formats._yolo_lines import lines_of, parsed
 from dataaudit.formats._yolo_names import Config
@@ -79,13 +80,15 @@ def sniff(path: Path) -> bool:
 
 def _plain_files(folder: Path) -> list[Path]:
     with os.scandir(folder) as entries:
-        return [folder / entry.name for entry in entries if not is_ignored(entry.name) and entry.is_file()]
+        return [
+            folder / entry.name for entry in entries if not is_ignored(entry.name) and not kind_of(entry.path)
+        ]
 
 
 def _folders(folder: Path) -> list[Path]:
     with os.scandir(folder) as entries:
         return sorted(
-            folder / entry.name for entry in entries if not is_ignored(entry.name) and entry.is_dir()
+            folder / entry.name for entry in entries if not is_ignored(entry.name) and is_folder(entry)
         )
 
 
@@ -105,8 +108,7 @@ def _sniffed(labels: Path) -> bool:
             break
         if Path(file).name.lower() in ("classes.txt", "names.txt", "train.txt", "val.txt", "test.txt"):
             continue
-        with open(file, "rb") as opened:  # noqa: PTH123
-            lines = [line.split() for line in lines_of(opened.read(4096))[:3]]
+        lines = [line.split() for line in lines_of(head_of(file, 4096))[:3]]
         first = next((tokens for tokens in lines if tokens), None)
         if first is not None and (parsed(first).number is None or len(first) < 5):
             return False
@@ -130,7 +132,7 @@ def _walk(folder: str, wanted: Callable[[str], bool], above: tuple[str, ...] = (
     for entry in found:
         if is_ignored(entry.name):
             continue
-        if entry.is_dir():
+        if is_folder(entry):
             if not entry.is_symlink() or os.path.realpath(entry.path) not in above:
                 folders.append(entry.path)
         elif wanted(entry.name):
@@ -234,7 +236,7 @@ def _entry(base: Path, text: str) -> Path | None:
 def _from_list(found: Layout, seen: dict[str, int], file: Path, base: Path, split: str | None) -> None:
     """Add the images that a list names, one a line, relative to the list's folder or to the dataset."""
     missing: list[str] = []
-    for number, line in enumerate(lines_of(file.read_bytes()), start=1):
+    for number, line in enumerate(lines_of(content_of(file)), start=1):
         text = line.decode("utf-8", errors="replace").strip().replace("\\", "/")
         if not text:
             continue

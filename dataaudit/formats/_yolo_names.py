@@ -11,6 +11,7 @@ from typing import Any
 
 from dataaudit.errors import FormatError, InputError
 from dataaudit.formats import _cells
+from dataaudit.formats._files import content_of, head_of, why_unread
 
 SPLIT_KEYS = ("train", "val", "valid", "validation", "test")
 
@@ -42,6 +43,7 @@ class Config:
         names_file: file that it says the names are in.
         n_classes: number of classes that it says.
         keypoints: how many numbers of keypoints follow a box.
+        again: keys that it has twice, and the line where each comes again.
     """
 
     file: Path | None = None
@@ -51,13 +53,17 @@ class Config:
     names_file: str | None = None
     n_classes: int | None = None
     keypoints: int = 0
+    again: Sequence[tuple[str, int]] = ()
 
 
 def is_config(file: Path, *, with_splits: bool = True) -> bool:
     """Whether a file looks like a ``data.yaml``; it may be damaged."""
     if file.suffix.lower() not in (".yaml", ".yml") or not file.is_file() or file.stat().st_size > _MAX_SIZE:
         return False
-    text = file.read_bytes().decode("utf-8-sig", errors="replace")
+    try:
+        text = re.sub("\r\n?", "\n", _cells.decode(head_of(file, _MAX_SIZE), file).text)
+    except FormatError:
+        return False
     return bool(_NAMES.search(text) and (_SPLITS.search(text) or not with_splits))
 
 
@@ -94,14 +100,12 @@ def config_of(folder: Path, name: str | None = None) -> Config:
 def _read_config(file: Path) -> Config:
     import yaml
 
-    text = _cells.decode(file.read_bytes(), file).text
+    text = _cells.decode(content_of(file), file).text
     try:
         # Scalars stay as they are written: a class may be called "no"
         said = yaml.load(text, Loader=yaml.BaseLoader)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark is not None else str(file)
-        problem = getattr(error, "problem", None) or str(error)
+        place, problem = _where(error, text, file)
         raise FormatError(f"This isn't YAML: {problem}.", where=place, fix="Correct the file.") from None
     except RecursionError:
         raise FormatError("This YAML is too deeply nested.", where=file) from None
@@ -119,7 +123,36 @@ def _read_config(file: Path) -> Config:
         names_file=names if isinstance(names, str) and names not in ("", "null", "~") else None,
         n_classes=int(count) if re.fullmatch(r"[0-9]{1,9}", count) else None,
         keypoints=_keypoints(shape),
+        again=_again(text),
     )
+
+
+def _where(error: Exception, text: str, file: Path) -> tuple[str, str]:
+    """Where an error of YAML is, and what it says."""
+    mark, position = getattr(error, "problem_mark", None), getattr(error, "position", None)
+    if mark is not None:
+        return f"{file}:{mark.line + 1}:{mark.column + 1}", str(getattr(error, "problem", None) or error)
+    if isinstance(position, int):
+        line, column = text.count("\n", 0, position) + 1, position - text.rfind("\n", 0, position)
+        return f"{file}:{line}:{column}", f"the character {text[position : position + 1]!r} isn't allowed"
+    return str(file), str(error)
+
+
+def _again(text: str) -> list[tuple[str, int]]:
+    """The keys that stand in a mapping for the second time, and their lines; the last one counts."""
+    import yaml
+
+    top = yaml.compose(text, Loader=yaml.BaseLoader)
+    pairs = list(top.value) if isinstance(top, yaml.MappingNode) else []
+    pairs += [pair for _, value in pairs if isinstance(value, yaml.MappingNode) for pair in value.value]
+    seen: set[tuple[int, str]] = set()
+    found = []
+    for key, _ in pairs:
+        place = (key.start_mark.column, str(key.value))
+        if place in seen:
+            found.append((str(key.value), key.start_mark.line + 1))
+        seen.add(place)
+    return found
 
 
 def _texts(value: Any) -> list[str]:
@@ -150,6 +183,17 @@ def _names(value: Any, file: Path) -> dict[int, str]:
     return names
 
 
+def not_used(folder: Path) -> str:
+    """Why the YAML files and class lists of a folder aren't used; empty where there are none."""
+    files = [*folder.glob("*.yaml"), *folder.glob("*.yml"), *(folder / name for name in _FILES)]
+    there = sorted(file for file in files if file.is_symlink() or file.exists())
+    return " ".join(
+        why_unread([file]).replace(f"{folder}/", "")
+        or f"{file.name} has no names: or nc: beside train: or val:."
+        for file in there
+    )
+
+
 def class_file(folders: Sequence[Path]) -> Path | None:
     """The class list in one of the folders, one name a line."""
     for folder in dict.fromkeys(folders):
@@ -164,7 +208,7 @@ def class_file(folders: Sequence[Path]) -> Path | None:
 
 def read_class_file(file: Path) -> dict[int, str]:
     """Class number to name; a line is a class, also an empty one between others."""
-    lines = _cells.decode(file.read_bytes(), file).text.splitlines()
+    lines = _cells.decode(content_of(file), file).text.splitlines()
     return {number: line.strip() for number, line in enumerate(lines) if line.strip()}
 
 

@@ -26,6 +26,7 @@ from dataaudit import state
 from dataaudit.errors import FormatError
 from dataaudit.formats import _cells, _coco_files, _coco_patch
 from dataaudit.formats._coco_rows import FLAGS, GEOMETRIES, NO_BOX, Rows, read_rows
+from dataaudit.formats._files import content_of
 from dataaudit.formats._found import Problems, no_collection, relative_to, root_of
 from dataaudit.formats._pairs import examples
 from dataaudit.formats._shared import ObjectRows, absolute, check_name, default_anchor, place
@@ -129,7 +130,7 @@ def class_ids(source: Source) -> dict[int | str, str]:
     files, _ = _coco_files.chosen_files(Path(source.path), dict(source.options))
     known: dict[int | str, str] = {}
     for file in files:
-        own = read_rows(file, _cells.decode(file.read_bytes(), file))
+        own = read_rows(file, _cells.decode(content_of(file), file))
         pairs = zip(own.categories.ids, own.classes, strict=True)
         known |= {key: name for key, name in pairs if key is not None and name is not None}
     return known
@@ -150,7 +151,7 @@ class _Reading:
 
 
 def _reading(file: Path, path: Path, options: Mapping[str, str]) -> _Reading:
-    rows = read_rows(file, _cells.decode(file.read_bytes(), file))
+    rows = read_rows(file, _cells.decode(content_of(file), file))
     for key in ("images", "annotations"):
         if key not in rows.arrays:
             raise FormatError(

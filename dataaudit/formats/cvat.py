@@ -22,6 +22,7 @@ from dataaudit import state
 from dataaudit.errors import FormatError, InputError
 from dataaudit.formats import _cvat_edits, _pairs
 from dataaudit.formats._cvat_shapes import PASSED_OVER, SHAPES, corners, geometry, is_set
+from dataaudit.formats._files import content_of, head_of, why_unread
 from dataaudit.formats._numbers import number, whole
 from dataaudit.formats._shared import ObjectRows, absolute, is_ignored, place
 from dataaudit.formats._xml import Document, Element, parse
@@ -79,7 +80,7 @@ def read(path: Path, *, options: Mapping[str, str] | None = None) -> Tables:
         if key != "images":
             raise InputError(f"The format {NAME!r} has no option {key!r}; it has the option images.")
     reading = _Reading(file=file, find=finder(root, options or {}))
-    parse(Document(_bytes(file), str(file)), reading.take)
+    parse(Document(content_of(file), str(file)), reading.take)
     if not reading.n_images:
         raise FormatError("The file has no <image>.", where=file)
     if not reading.rows.sample_ids:
@@ -144,11 +145,7 @@ def _files(folder: Path) -> list[Path]:
 def _is_cvat(file: Path) -> bool:
     if file.suffix.lower() != ".xml":
         return False
-    try:
-        with file.open("rb") as opened:
-            head = opened.read(65536).replace(b"\0", b"")
-    except OSError:
-        return False
+    head = head_of(file, 65536).replace(b"\0", b"")
     return _ROOT.search(head) is not None and _PARTS.search(head) is not None
 
 
@@ -163,15 +160,12 @@ def _file(path: Path) -> Path:
             fix=f"Give the path of one, such as {found[0]}.",
         )
     if not found:
-        raise FormatError("The folder has no CVAT file: no .xml with <annotations>.", where=path)
+        raise FormatError(
+            "The folder has no CVAT file: no .xml with <annotations>.",
+            where=path,
+            fix=why_unread(sorted(path.glob("*.xml"))) or None,
+        )
     return found[0]
-
-
-def _bytes(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise FormatError(f"The file can't be read: {error.strerror}.", where=file) from None
 
 
 # Reading it

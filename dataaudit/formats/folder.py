@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dataaudit import state
 from dataaudit.errors import ConflictError, FormatError, InputError
+from dataaudit.formats._files import is_folder
 from dataaudit.formats._shared import (
     absolute,
     check_name,
@@ -51,6 +52,35 @@ SPLITS = frozenset(
     }
 )
 _MANIFESTS = (".csv", ".tsv", ".parquet", ".pq")
+_ANNOTATIONS = (".json", ".xml", ".yaml", ".yml", ".names")
+_NO_CLASSES = frozenset(
+    {
+        "images",
+        "image",
+        "imgs",
+        "img",
+        "jpegimages",
+        "data",
+        "image_2",
+        "image_02",
+        "image_3",
+        "obj_train_data",
+    }
+)
+_ANNOTATION_FOLDERS = frozenset(
+    {
+        "annotations",
+        "annotation",
+        "labels",
+        "label",
+        "label_2",
+        "label_02",
+        "label_3",
+        "xml",
+        "xmls",
+        "annots",
+    }
+)
 
 
 def sniff(path: Path) -> bool:
@@ -62,11 +92,29 @@ def sniff(path: Path) -> bool:
     if not full:
         return False
     if all(name.lower() in SPLITS for name in full):
-        return any(
-            _has_image(path / split / name) for split in full for name in _entries(path / split, ())[1]
-        )
+        inner = [(split, name) for split in full for name in _entries(path / split, ())[1]]
+        with_images = [(split, name) for split, name in inner if _has_image(path / split / name)]
+        if not with_images or _are_annotated([path, *(path / split for split in full)], with_images):
+            return False
+        return True
+    if _are_annotated([path], [("", name) for name in full]):
+        return False
     # One folder of images beside a manifest is where the manifest's images are, not a class
     return len(full) > 1 or not any(name.lower().endswith(_MANIFESTS) for name in files)
+
+
+def _are_annotated(places: Sequence[Path], classes: Sequence[tuple[str, str]]) -> bool:
+    """Whether folders of images are those of a dataset whose annotations, perhaps damaged, are beside them."""
+    names = [name.lower() for _, name in classes]
+    if not all(name in _NO_CLASSES or name.endswith(_ANNOTATIONS) for name in names):
+        return False
+    for place_ in places:
+        files, folders = _entries(place_, ())
+        if any(name.lower().endswith(_ANNOTATIONS) for name in [*files, *folders]):
+            return True
+        if any(name.lower() in _ANNOTATION_FOLDERS for name in [*files, *folders]):
+            return True
+    return False
 
 
 def states(path: Path) -> list[Path]:
@@ -275,7 +323,7 @@ def _entries(folder: Path | str, above: tuple[str, ...]) -> tuple[list[str], lis
         for entry in entries:
             if is_ignored(entry.name):
                 continue
-            if not entry.is_dir():
+            if not is_folder(entry):
                 files.append(entry.name)
             elif not entry.is_symlink() or os.path.realpath(entry.path) not in above:
                 folders.append(entry.name)
@@ -307,8 +355,8 @@ def _has_image(folder: Path | str, above: tuple[str, ...] = ()) -> bool:
         for entry in entries:
             if is_ignored(entry.name):
                 continue
-            if is_image(entry.name) and entry.is_file():
+            if is_image(entry.name) and not is_folder(entry):
                 return True
-            if entry.is_dir() and not (entry.is_symlink() and os.path.realpath(entry.path) in above):
+            if is_folder(entry) and not (entry.is_symlink() and os.path.realpath(entry.path) in above):
                 folders.append(entry.path)
     return any(_has_image(path, above) for path in folders)

@@ -20,6 +20,7 @@ from pathlib import Path
 from dataaudit import state
 from dataaudit.errors import ConflictError, FormatError, InputError
 from dataaudit.formats import _pairs
+from dataaudit.formats._files import content_of, head_of
 from dataaudit.formats._numbers import is_same, number, written
 from dataaudit.formats._shared import ObjectRows, absolute, default_anchor, inside, new_label, place
 from dataaudit.journal import Edit, Operation, Write, md5
@@ -135,11 +136,7 @@ def _source(root: Path, anchor: Path, options: Mapping[str, str] | None = None) 
 
 
 def _is_labels(file: Path) -> bool:
-    try:
-        with file.open("rb") as opened:
-            head = opened.read(4096)
-    except OSError:
-        return False
+    head = head_of(file, 4096)
     first = next((line.split() for line in head.removeprefix(_BOM).splitlines() if line.strip()), [])
     texts = [token.decode("latin-1") for token in first]
     return (
@@ -183,13 +180,13 @@ def _paired(
 def _add_objects(rows: ObjectRows, root: Path, file: str, image: str) -> bool:
     """Add the objects of a file; False where nothing in it can be read."""
     try:
-        text = (root / file).read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
+        text = content_of(root / file, file).decode("utf-8-sig")
+    except (FormatError, UnicodeDecodeError) as error:
+        why = str(error) if isinstance(error, FormatError) else f"{file}: The file can't be read: {error}."
         rows.problems.append(
             Problem(
                 kind="unreadable annotation file",
-                message=f"{file}: The file can't be read: {why}. Its objects are left out.",
+                message=f"{why} Its objects are left out.",
                 locator=Locator(file=file),
                 sample_id=image,
             )
@@ -216,6 +213,13 @@ def _add_objects(rows: ObjectRows, root: Path, file: str, image: str) -> bool:
             rows.problems.append(
                 Problem(
                     kind="unreadable box", message=message, locator=at, sample_id=image, label_id=label_id
+                )
+            )
+        elif wrong := [token for token in tokens[1:] if math.isnan(number(token))]:
+            message = f"{at}: {wrong[0][:40]!r} isn't a number; expected one in every column but the first."
+            rows.problems.append(
+                Problem(
+                    kind="unreadable number", message=message, locator=at, sample_id=image, label_id=label_id
                 )
             )
         is_object = tokens[0] != _IGNORED

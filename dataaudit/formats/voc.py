@@ -20,6 +20,7 @@ from pathlib import Path
 from dataaudit import state
 from dataaudit.errors import FormatError, InputError
 from dataaudit.formats import _pairs, _voc_edits
+from dataaudit.formats._files import content_of, head_of
 from dataaudit.formats._numbers import number, whole
 from dataaudit.formats._shared import ObjectRows, absolute, default_anchor, place
 from dataaudit.formats._xml import Document, Element, parse
@@ -191,11 +192,7 @@ def _one(root: Path, file: str, candidates: Sequence[str]) -> str:
 
 
 def _is_annotation(file: Path) -> bool:
-    try:
-        with file.open("rb") as opened:
-            return _ROOT.search(opened.read(8192).replace(b"\0", b"")) is not None
-    except OSError:
-        return False
+    return _ROOT.search(head_of(file, 8192).replace(b"\0", b"")) is not None
 
 
 # What a file says
@@ -204,16 +201,15 @@ def _is_annotation(file: Path) -> bool:
 def _tree(root: Path, file: str, image: str | None, problems: list[Problem]) -> Element | None:
     """The root element of a file; None, and a problem, where it can't be read."""
     try:
-        tree = parse(Document((root / file).read_bytes(), file))
+        tree = parse(Document(content_of(root / file, file), file))
         if tree.name != "annotation":
             raise FormatError(f"The root element is {tree.tag!r}; expected 'annotation'.", where=f"{file}:1")
         return tree
-    except (FormatError, OSError) as error:
-        why = f"{file}: The file can't be read: {error.strerror}." if isinstance(error, OSError) else error
+    except FormatError as error:
         problems.append(
             Problem(
                 kind="unreadable annotation file",
-                message=f"{why} Its objects are left out.",
+                message=f"{error} Its objects are left out.",
                 locator=Locator(file=file),
                 sample_id=image,
             )

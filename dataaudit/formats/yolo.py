@@ -21,7 +21,8 @@ from pathlib import Path
 
 from dataaudit import state
 from dataaudit.errors import FormatError
-from dataaudit.formats import _yolo_files, _yolo_patch
+from dataaudit.formats import _yolo_files, _yolo_names, _yolo_patch
+from dataaudit.formats._files import content_of
 from dataaudit.formats._found import Problems, no_collection, relative_to, root_of
 from dataaudit.formats._pairs import examples
 from dataaudit.formats._shared import ObjectRows, absolute, default_anchor, place
@@ -83,7 +84,7 @@ def read(path: Path, *, options: Mapping[str, str] | None = None) -> Tables:
         home = Locator(file=relative_to(root, layout.config.file))
     for kind, message, is_note in layout.notes:
         problems.add(kind, message, home, severity="note" if is_note else "error")
-    _note_names(layout, home, problems)
+    _note_names(layout, start, home, problems)
     counts = _read_labels(layout, root, rows, problems)
     _note_classes(layout, counts, home, problems)
     _note_files(layout, root, home, problems)
@@ -134,8 +135,12 @@ def _read_labels(layout: Layout, root: Path, rows: ObjectRows, problems: Problem
         rows.image(sample_id, image.path, Locator(file=label), split=image.split)
         if image.label not in layout.texts:
             continue
-        with open(image.label, "rb") as opened:  # noqa: PTH123 - once an image
-            content = opened.read()
+        try:
+            content = content_of(image.label, label)
+        except FormatError as error:
+            message = f"{error} Its objects are left out."
+            problems.add("unreadable label file", message, Locator(file=label), sample_id=sample_id)
+            continue
         for number, raw in enumerate(lines_of(content), start=1):
             tokens = raw.split()
             if not tokens:
@@ -174,15 +179,16 @@ def _range(layout: Layout) -> str:
     return f"{len(layout.names)} classes, {min(layout.names)} to {max(layout.names)}"
 
 
-def _note_names(layout: Layout, home: Locator, problems: Problems) -> None:
+def _note_names(layout: Layout, start: Path, home: Locator, problems: Problems) -> None:
     names = layout.names
+    for key, line in layout.config.again:
+        message = f"{home.file}:{line}: The key {key!r} stands here again, and this one counts."
+        problems.add("key twice", message, Locator(file=home.file, item=line))
     if not names:
-        problems.add(
-            "no class list",
-            "No class list was found; the classes are called by their numbers. Add names to data.yaml, or a "
-            "file classes.txt with one name a line.",
-            home,
-        )
+        message = "No class list was found; the classes are called by their numbers. Add names to data.yaml, "
+        message += "or a file classes.txt with one name a line."
+        unread = _yolo_names.not_used(start) if layout.config.file is None else ""
+        problems.add("no class list", f"{message} {unread}".rstrip(), home)
         return
     n = layout.config.n_classes
     if n is not None and n != len(names):
