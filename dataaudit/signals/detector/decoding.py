@@ -13,7 +13,7 @@ from torchvision.ops import batched_nms, box_iou
 from dataaudit.signals.detector.network import Head
 from dataaudit.signals.detector.pictures import Pictures
 
-__all__ = ["Found", "detect"]
+__all__ = ["Found", "decoded", "detect"]
 
 _CANDIDATES = 400
 _MOST = 100
@@ -64,14 +64,14 @@ def detect(heads: Sequence[Head], pictures: Pictures, number: int, device: str =
             logits.append(own.flatten(0, 1))
             boxes.append(corners.flatten(0, 1))
     limits = torch.tensor([width, height, width, height], device=device)
-    return _decoded(
+    return decoded(
         torch.stack(logits).mean(0).sigmoid().cpu(),
         torch.minimum(torch.stack(boxes).mean(0).clamp_min(0), limits).cpu(),
     )
 
 
-def _decoded(scores: torch.Tensor, boxes: torch.Tensor) -> Found:
-    """(cells, k) scores and (cells, 4) boxes -> detections."""
+def decoded(scores: torch.Tensor, boxes: torch.Tensor) -> Found:
+    """(cells, k) scores and (cells, 4) boxes in network pixels -> detections."""
     best, place = scores.flatten().topk(min(_CANDIDATES, scores.numel()))
     best, place = best[best > _LEAST], place[best > _LEAST]
     classes, corners = place % scores.shape[1], boxes[place // scores.shape[1]]

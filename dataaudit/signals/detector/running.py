@@ -34,6 +34,7 @@ __all__ = ["found"]
 _EPOCHS = (6, 20)
 _SEEN = 12_000
 _INSIDE = 0.5
+_LEAST = 0.005
 
 
 def found(
@@ -157,6 +158,7 @@ def _table(
     counts = [len(each.scores) for each in seen]
     images = np.repeat(np.arange(len(seen)), counts)
     boxes = np.concatenate([each.boxes for each in seen]).reshape(-1, 4) / np.tile(scale, 2)[images]
+    boxes = np.clip(boxes, 0, np.tile(maps.sizes, 2)[images])
     scores = np.concatenate([each.scores for each in seen])
     numbers = np.concatenate([each.classes for each in seen]).astype(np.int64)
     learnt = scene.weights > 0
@@ -174,7 +176,8 @@ def _table(
         "name": np.array(scene.classes, dtype=object)[numbers],
         "confidence": calibrated(scores, right, outside | right),
     }
-    return pd.DataFrame({**columns, **{name: boxes[:, place] for place, name in enumerate(CORNERS)}})
+    table = pd.DataFrame({**columns, **{name: boxes[:, place] for place, name in enumerate(CORNERS)}})
+    return table[table["confidence"] >= _LEAST].reset_index(drop=True)
 
 
 def _covered(

@@ -14,7 +14,7 @@ from torch.nn import functional
 from dataaudit.signals.detector.network import Dense, Head
 from dataaudit.signals.detector.pictures import Batch, Pictures
 
-__all__ = ["Plan", "Targets", "fit", "targets"]
+__all__ = ["Plan", "Targets", "fit", "generalized_iou", "targets"]
 
 _SPREAD = 0.2
 _FAINTEST = 0.1
