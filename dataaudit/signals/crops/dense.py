@@ -66,7 +66,7 @@ class _Basis:
         from scipy.ndimage import uniform_filter
 
         shape = _shape(maps, self.stride)
-        own = np.zeros((*shape, self.vectors.shape[1]), dtype=np.float32)
+        own = np.zeros((self.vectors.shape[1], *shape), dtype=np.float32)
         start = 0
         for level in _levels(maps, self.stride):
             here = slice(start, start + len(level))
@@ -75,10 +75,11 @@ class _Basis:
             scaled = np.clip((flat - self.mean[here]) / self.deviation[here], -_LIMIT, _LIMIT)
             # Turned before they are enlarged: there are fewer cells and fewer channels
             turned = (scaled @ self.vectors[here]).T.reshape(-1, *level.shape[1:])
-            own += _enlarged(turned, shape).transpose(1, 2, 0)
-        around = [uniform_filter(own, size=(window, window, 1), mode="nearest") for window in _WINDOWS]
-        ones = np.ones((*shape, 1), dtype=np.float32)
-        return np.concatenate([own, *around, ones], axis=2).reshape(shape[0] * shape[1], -1)
+            own += _enlarged(turned, shape)
+        around = [uniform_filter(own, size=(1, window, window), mode="nearest") for window in _WINDOWS]
+        ones = np.ones((1, *shape), dtype=np.float32)
+        every = np.concatenate([own, *around, ones])
+        return np.ascontiguousarray(every.reshape(len(every), -1).T)
 
 
 @dataclass(kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,15 +86,25 @@ def _window(boxes: torch.Tensor) -> torch.Tensor:
 def _pooled(dense: Dense, images: torch.Tensor, window: torch.Tensor, channels: torch.Tensor) -> torch.Tensor:
     """(n, 10, grid, grid): the fixed channels and that of the own class."""
     pictures, place = torch.unique(images, return_inverse=True)
-    maps = [dense.maps[int(each)] for each in pictures]
+    fixed = [dense.maps[int(each)][:FIXED] for each in pictures]
+    n_channels = len(dense.maps[0])
+    pairs, own_place = torch.unique(images * n_channels + channels, return_inverse=True)
+    own = [dense.maps[int(each) // n_channels][[int(each) % n_channels]] for each in pairs]
+    pooled = [
+        roi_align(
+            _stacked(maps), torch.cat([at[:, None].float(), window], 1), _GRID, 1 / dense.stride, 2, True
+        )
+        for maps, at in ((fixed, place), (own, own_place))
+    ]
+    return torch.cat(pooled, 1)
+
+
+def _stacked(maps: Sequence[npt.NDArray[np.float16]]) -> torch.Tensor:
     height, width = max(each.shape[1] for each in maps), max(each.shape[2] for each in maps)
     stack = np.zeros((len(maps), len(maps[0]), height, width), dtype=np.float32)
     for number, each in enumerate(maps):
         stack[number, :, : each.shape[1], : each.shape[2]] = each
-    rois = torch.cat([place[:, None].float(), window], 1)
-    pooled = roi_align(torch.from_numpy(stack), rois, _GRID, 1 / dense.stride, 2, True)
-    rows = torch.arange(len(pooled))
-    return torch.cat([pooled[:, :FIXED], pooled[rows, channels][:, None]], 1)
+    return torch.from_numpy(stack)
 
 
 def _taken(given: Given, images: torch.Tensor, window: torch.Tensor, origins: torch.Tensor) -> torch.Tensor:

@@ -191,7 +191,7 @@ def learn(objects: pd.DataFrame, maps: FeatureMaps, near_duplicates: pd.Series[i
     given = Given(
         images=torch.from_numpy(rows.astype(np.int64)),
         corners=torch.from_numpy(low_high).float(),
-        channels=torch.from_numpy(own),
+        channels=torch.from_numpy(own.copy()),
     )
     with one_thread():
         answers = dense(
