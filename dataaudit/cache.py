@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 import numpy as np
@@ -70,9 +71,11 @@ class Digests:
         """Size, time of change and inode, to be taken before the file is read; None without a file."""
         try:
             status = Path(path).stat()
-        except OSError:
+        except (OSError, ValueError):  # such as a zero byte in the path
             return None
-        return status.st_size, status.st_mtime_ns, status.st_ino
+        # A pipe or a device has no end
+        regular = S_ISREG(status.st_mode)
+        return (status.st_size, status.st_mtime_ns, status.st_ino) if regular else None
 
     def get(self, path: str) -> str | None:
         """The digest, or None when the file is new or has changed."""

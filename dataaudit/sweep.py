@@ -156,6 +156,8 @@ class _Work:
         self, path: str, decoded: dict[str, Decoded], arrays: dict[str, np.ndarray[Any, Any]]
     ) -> str | None:
         stat = self._known.stat(path)
+        if stat is None:
+            return None
         try:
             data = Path(path).read_bytes()
         except OSError:

@@ -21,6 +21,8 @@ _BOX, _POLYGON, _MASK, _ROTATED = range(4)
 _NAN = [math.nan] * 4
 _ATTRIBUTES = {"difficult": 4, "truncated": 8, "occluded": 16}
 _TOLERANCE = 0.02
+_NUMBERS = (float, int)
+_FLAG_VALUES = (0, 1, "0", "1", "")
 
 Key = int | str
 
@@ -54,6 +56,8 @@ class Rows:
         geometries: position in `GEOMETRIES` of each annotation.
         flags: bits of each annotation, in the order of `FLAGS`.
         strange: number of an annotation to what is wrong with its box.
+        odd: number of an annotation, and what else in it can't be used: kind and sentence.
+        odd_sizes: number of an image, and what it says for its size.
     """
 
     file: Path
@@ -71,6 +75,8 @@ class Rows:
     geometries: bytearray = field(default_factory=bytearray)
     flags: bytearray = field(default_factory=bytearray)
     strange: dict[int, str] = field(default_factory=dict)
+    odd: list[tuple[int, str, str]] = field(default_factory=list)
+    odd_sizes: list[tuple[int, str]] = field(default_factory=list)
 
     def corners(self, number: int) -> tuple[float, float, float, float]:
         """The corners x1, y1, x2, y2 of an annotation."""
@@ -97,7 +103,11 @@ def _add_image(rows: Rows, start: int, end: int, value: Mapping[str, Any]) -> No
     rows.images.ids.append(key_of(value.get("id")))
     name = value.get("file_name")
     rows.names.append(name if isinstance(name, str) and name.strip() else None)
-    rows.sizes.append((_side(value.get("width")), _side(value.get("height"))))
+    said = value.get("width"), value.get("height")
+    sizes = _side(said[0]), _side(said[1])
+    rows.sizes.append(sizes)
+    if any(side is None and each not in (None, 0) for side, each in zip(sizes, said, strict=True)):
+        rows.odd_sizes.append((len(rows.sizes) - 1, f"{said[0]!r} x {said[1]!r}"[:80]))
 
 
 def _add_category(rows: Rows, start: int, end: int, value: Mapping[str, Any]) -> None:
@@ -120,7 +130,8 @@ def _add_object(rows: Rows, start: int, end: int, value: Mapping[str, Any]) -> N
     rows.category_ids.append(category if type(category) is int else key_of(category))
     box = value.get("bbox")
     try:
-        if len(box) != 4:  # type: ignore[arg-type]
+        # A boolean counts as 0 or 1 in Python; looking at types only where there is one of these is cheap
+        if len(box) != 4 or ((0 in box or 1 in box) and bool in map(type, box)):  # type: ignore[arg-type, operator]
             raise ValueError
         rows.boxes.fromlist(box)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
@@ -128,8 +139,15 @@ def _add_object(rows: Rows, start: int, end: int, value: Mapping[str, Any]) -> N
         rows.boxes.fromlist(_NAN)
         box = _NAN
     segments = value.get("segmentation")
+    if segments and not _is_outline(segments):
+        said = f"The segmentation is {str(segments)[:60]}; expected lists of x and y by turns, or a mask"
+        rows.odd.append((len(rows.geometries), "unreadable segmentation", said))
     rows.geometries.append(_geometry(segments, box) if segments else _BOX)
-    flags = (value.get("iscrowd") in (1, "1")) + 2 * (value.get("ignore") in (1, "1"))
+    crowd, ignore = value.get("iscrowd"), value.get("ignore")
+    if (crowd and crowd not in _FLAG_VALUES) or (ignore and ignore not in _FLAG_VALUES):
+        said = f"iscrowd is {crowd!r} and ignore {ignore!r}; expected 0 or 1"
+        rows.odd.append((len(rows.flags), "unreadable flag", said[:160]))
+    flags = (crowd in (1, "1")) + 2 * (ignore in (1, "1"))
     attributes = value.get("attributes")
     if type(attributes) is dict:
         flags += sum(bit for name, bit in _ATTRIBUTES.items() if attributes.get(name) in (1, "1", "true"))
@@ -165,6 +183,16 @@ def key_of(value: Any) -> Key | None:
 def _side(value: Any) -> int | None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return int(value) if number and 0 < value < 2**31 else None
+
+
+def _is_outline(segments: Any) -> bool:
+    """Whether a segmentation is polygons or a mask; of the numbers only the first is looked at."""
+    if type(segments) is not list:
+        return type(segments) is dict and "counts" in segments and "size" in segments
+    for part in segments:
+        if type(part) is not list or len(part) % 2 or (part and type(part[0]) not in _NUMBERS):
+            return False
+    return True
 
 
 def _geometry(segments: Any, box: Any) -> int:

@@ -117,12 +117,17 @@ def _parse(path: Path) -> None:
     if path.suffix.lower() == ".json":
         text = _cells.decode(content, path).text
         try:
-            json.loads(text)
+            said = json.loads(text)
         except json.JSONDecodeError as problem:
             raise _json.error(text, problem.pos, path, problem.msg) from None
         except RecursionError:
             raise FormatError("This JSON is too deeply nested.", where=path) from None
         except ValueError as problem:  # such as an integer of 5,000 digits
             raise FormatError(f"This isn't JSON: {problem}.", where=path) from None
+        if isinstance(said, dict):
+            keys = ", ".join(map(repr, list(said)[:8])) or "none"
+            raise FormatError(
+                f"This is JSON with the keys {keys}, and has no boxes as COCO has them.", where=path
+            )
     elif path.suffix.lower() == ".xml":
         _xml.parse(_xml.Document(content, str(path)), lambda _: None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Literal
 
 from dataaudit.errors import ConflictError
 from dataaudit.formats._numbers import is_same
+from dataaudit.formats._shared import is_image
 from dataaudit.types import Box, Fix, Locator, Problem
 
 MAX_OF_A_KIND = 200
@@ -127,6 +129,32 @@ def gone(fix: Fix, where: str) -> ConflictError:
 
 def _shown(box: Sequence[float]) -> str:
     return ", ".join(f"{corner:.7g}" for corner in box)
+
+
+def note_unlisted(
+    root: Path, folders: Iterable[Path], known: Iterable[str], file: str, problems: Problems
+) -> None:
+    """Report the images of folders that no annotation file lists.
+
+    Args:
+        root: of the dataset.
+        folders: of images.
+        known: absolute paths of those that are listed.
+        file: of annotations, relative.
+        problems: gets one.
+    """
+    listed = {os.path.realpath(folder): folder for folder in folders}
+    names = set(known)
+    more = []
+    for folder in listed.values():
+        with contextlib.suppress(OSError):
+            found = os.listdir(folder)  # noqa: PTH208 - names alone
+            more += [f"{folder}/{name}" for name in found if is_image(name) and not name.startswith(".")]
+    unlisted = sorted(path for path in more if path not in names)
+    if unlisted:
+        shown = relative_to(root, Path(unlisted[0])).encode(errors="backslashreplace").decode()
+        message = f"{len(unlisted)} images are in no annotation file, such as {shown}; they are left out."
+        problems.add("images that aren't listed", message, Locator(file=file), severity="note")
 
 
 def relative_to(root: Path, path: Path) -> str:

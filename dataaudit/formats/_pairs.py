@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dataaudit import state
 from dataaudit.errors import ConflictError, FormatError, InputError
-from dataaudit.formats._files import content_of, is_folder
+from dataaudit.formats._files import is_folder
 from dataaudit.formats._found import Problems
 from dataaudit.formats._shared import check_name, inside, is_ignored, is_image
 from dataaudit.formats.folder import SPLITS
@@ -19,7 +19,7 @@ from dataaudit.types import Fix, Locator, Problem, Source
 
 __all__ = [
     "Images", "Walked", "above", "by_file", "capped", "check_file", "check_some", "examples",
-    "folder_options", "leave", "listed_splits", "near_files", "new_files", "others", "pair", "split_of",
+    "folder_options", "leave", "near_files", "new_files", "others", "pair", "split_of",
     "stem_of", "unannotated", "walk",
 ]  # fmt: skip
 
@@ -269,53 +269,6 @@ def split_of(path: str) -> str | None:
     'Train'
     """
     return next((part for part in path.split("/")[:-1] if part.lower() in SPLITS), None)
-
-
-def listed_splits(root: Path, bases: Sequence[str], problems: list[Problem]) -> Callable[[str], str | None]:
-    """The split of an image by the lists in the folders ``ImageSets`` and ``ImageSets/Main``.
-
-    Args:
-        root: of the dataset.
-        bases: the folders that could hold an ``ImageSets``, relative.
-        problems: gets a problem for an image that is in two splits.
-    """
-    splits: dict[tuple[str, str], str] = {}
-    for base in bases:
-        for folder in (f"{base}ImageSets/Main", f"{base}ImageSets"):
-            for name, file in _lists(root / folder):
-                try:
-                    lines = content_of(file).decode("utf-8", errors="replace").splitlines()
-                except FormatError as error:
-                    where = Locator(file=f"{folder}/{file.name}")
-                    problems.append(Problem(kind="unreadable list", message=str(error), locator=where))
-                    continue
-                for number, line in enumerate(lines, start=1):
-                    stem = line.split()[0] if line.split() else ""
-                    stem = stem_of(stem) if is_image(stem) else stem
-                    known = splits.setdefault((base, stem), name)
-                    if stem and name not in (known, "trainval"):
-                        where = Locator(file=f"{folder}/{file.name}", item=number)
-                        message = f"The image {stem} is in the splits {known} and {name}; {known} counts."
-                        problems.append(Problem(kind="image in two splits", message=message, locator=where))
-
-    def split(image: str) -> str | None:
-        parts = image.split("/")
-        for depth in reversed(range(len(parts))):
-            base = "".join(f"{part}/" for part in parts[:depth])
-            if (base, stem_of(image)) in splits:
-                return splits[base, stem_of(image)]
-        return None
-
-    return split
-
-
-def _lists(folder: Path) -> list[tuple[str, Path]]:
-    """The lists of splits in a folder, that of trainval last as the others say more."""
-    if not folder.is_dir():
-        return []
-    known = {*SPLITS, "trainval"}
-    found = [(file.stem, file) for file in sorted(folder.glob("*.txt")) if file.stem.lower() in known]
-    return sorted(found, key=lambda each: each[0].lower() == "trainval")
 
 
 def examples(paths: Sequence[str]) -> str:

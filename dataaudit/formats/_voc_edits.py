@@ -81,7 +81,9 @@ def _of_box(element: Element) -> tuple[Box, str]:
     texts = {child.name: child.text for child in reversed(element.children)}
     x1, y1, x2, y2 = (number(texts.get(side, "")) for side in SIDES)
     if not math.isnan(x1 + y1 + x2 + y2):
-        return (x1, y1, x2, y2), ""
+        names = [child.name for child in element.children]
+        twice = [side for side in SIDES if names.count(side) > 1]
+        return (x1, y1, x2, y2), f"The box has <{twice[0]}> twice; the first counts." if twice else ""
     wrong = [
         f"<{side}> is {texts[side].strip()!r}; expected a number"
         if side in texts

@@ -236,6 +236,8 @@ def _entry(base: Path, text: str) -> Path | None:
 def _from_list(found: Layout, seen: dict[str, int], file: Path, base: Path, split: str | None) -> None:
     """Add the images that a list names, one a line, relative to the list's folder or to the dataset."""
     missing: list[str] = []
+    again: list[str] = []
+    own: set[str] = set()
     for number, line in enumerate(lines_of(content_of(file)), start=1):
         text = line.decode("utf-8", errors="replace").strip().replace("\\", "/")
         if not text:
@@ -245,10 +247,16 @@ def _from_list(found: Layout, seen: dict[str, int], file: Path, base: Path, spli
         if path is None:
             missing.append(text)
             path = places[0]
+        if path in own:
+            again.append(f"line {number}: {text}")
+        own.add(path)
         _add(found, seen, Image(path=path, label="", split=split, listed=((file, number),)))
     if missing:
         message = f"{file.name} names {len(missing)} images that aren't there, such as {missing[0]}."
         found.notes.append(("image file missing", message, False))
+    if again:
+        message = f"{file.name} names {len(again)} images again, such as {again[0]}."
+        found.notes.append(("image listed twice", message, False))
 
 
 def _add(found: Layout, seen: dict[str, int], image: Image) -> None:
@@ -340,7 +348,7 @@ def _texts_in(folder: str) -> dict[str, str]:
     """Label files of a folder by their stems."""
     try:
         names = sorted(os.listdir(folder))  # noqa: PTH208 - names alone
-    except OSError:
+    except (OSError, ValueError):  # a list may say anything
         return {}
     lists = {"classes.txt", "names.txt", "class_names.txt", "predefined_classes.txt"}
     texts = [name for name in names if name.lower().endswith(".txt") and name.lower() not in lists]

@@ -14,6 +14,7 @@ _NAN: Box = (math.nan, math.nan, math.nan, math.nan)
 _TOKEN = re.compile(rb"\S+")
 _BOM = b"\xef\xbb\xbf"
 _MIN_DECIMALS = 4
+_MAX_SHARE = 1e12
 _USUAL = ("0.000000", "0.1")
 
 
@@ -75,6 +76,9 @@ def parsed(tokens: Sequence[bytes], keypoints: int = 0) -> Line:
         return Line(number, _NAN, "box", *_wrong_count(n))
     if not all(map(math.isfinite, values)):
         return Line(number, _NAN, geometry, "unreadable box", "The line has a number that isn't finite")
+    if max(map(abs, values)) > _MAX_SHARE:
+        what = f"The line has the number {max(values, key=abs):g}; expected shares of the image, 0 to 1"
+        return Line(number, _NAN, geometry, "unreadable box", what)
     return Line(number, corners, geometry, kind, problem)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from dataaudit.errors import FormatError, InputError
 from dataaudit.formats import _cells
 from dataaudit.formats._files import content_of, head_of, why_unread
+from dataaudit.formats._shared import check_name
 
 SPLIT_KEYS = ("train", "val", "valid", "validation", "test")
 
@@ -44,6 +45,7 @@ class Config:
         n_classes: number of classes that it says.
         keypoints: how many numbers of keypoints follow a box.
         again: keys that it has twice, and the line where each comes again.
+        odd: keys whose values can't be used, and what was expected.
     """
 
     file: Path | None = None
@@ -54,6 +56,7 @@ class Config:
     n_classes: int | None = None
     keypoints: int = 0
     again: Sequence[tuple[str, int]] = ()
+    odd: Sequence[tuple[str, str]] = ()
 
 
 def is_config(file: Path, *, with_splits: bool = True) -> bool:
@@ -124,7 +127,25 @@ def _read_config(file: Path) -> Config:
         n_classes=int(count) if re.fullmatch(r"[0-9]{1,9}", count) else None,
         keypoints=_keypoints(shape),
         again=_again(text),
+        odd=_odd(said),
     )
+
+
+def _odd(said: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The settings that can't be used, and what was expected."""
+    found = []
+    if not isinstance(said.get("path", ""), str):
+        found.append(("path", "a folder"))
+    for key in SPLIT_KEYS:
+        entries = said.get(key, "")
+        entries = entries if isinstance(entries, list) else [entries]
+        if not all(isinstance(entry, str) for entry in entries):
+            found.append((key, "a folder, a list of images, or several of them"))
+    if not re.fullmatch(r"[0-9]{1,9}", str(said.get("nc", 0))):
+        found.append(("nc", "the number of classes"))
+    if "kpt_shape" in said and not _keypoints(said["kpt_shape"]):
+        found.append(("kpt_shape", "two numbers"))
+    return found
 
 
 def _where(error: Exception, text: str, file: Path) -> tuple[str, str]:
@@ -167,6 +188,15 @@ def _keypoints(shape: Any) -> int:
 
 
 def _names(value: Any, file: Path) -> dict[int, str]:
+    named = value if isinstance(value, list) else value.values() if isinstance(value, dict) else ()
+    for name in named:
+        if not isinstance(name, str):
+            raise FormatError(
+                f"The name of a class is {str(name)[:60]!r}, which is no text.",
+                where=file,
+                fix="Correct the names.",
+            )
+        check_name(name, file)
     if isinstance(value, list):
         return {number: str(name) for number, name in enumerate(value) if str(name).strip()}
     if not isinstance(value, dict):

@@ -27,7 +27,7 @@ from dataaudit.errors import FormatError
 from dataaudit.formats import _cells, _coco_files, _coco_patch
 from dataaudit.formats._coco_rows import FLAGS, GEOMETRIES, NO_BOX, Rows, read_rows
 from dataaudit.formats._files import content_of
-from dataaudit.formats._found import Problems, no_collection, relative_to, root_of
+from dataaudit.formats._found import Problems, no_collection, note_unlisted, relative_to, root_of
 from dataaudit.formats._pairs import examples
 from dataaudit.formats._shared import ObjectRows, absolute, check_name, default_anchor, place
 from dataaudit.journal import Operation
@@ -97,6 +97,8 @@ def read(path: Path, *, options: Mapping[str, str] | None = None) -> Tables:
         classes.update(name for name in each.rows.classes if name is not None)
         used.append(each.file.name)
     _check_some(reading, rows, path)
+    folders = [each.pictures.folder for each in reading if each.pictures.found]
+    note_unlisted(root, folders, rows.filepaths, relative_to(root, reading[0].file), problems)
     rows.problems = problems.all()
     below = path.is_file() and all("/" in each and not each.startswith("/") for each in rows.sample_ids)
     source = place(
@@ -237,6 +239,10 @@ def _add_images(
         check_name(name, reading.file)
         filepath = pictures.path(name)
         sample_id = filepath.removeprefix(prefix)
+        if ".." in name and not filepath.startswith(prefix) and not Path(name).is_absolute():
+            message = f"The file_name {name!r} leads out of the dataset; the image is left out."
+            problems.add("image outside the dataset", message, where)
+            continue
         if key is None:
             problems.add("image without id", f"{name} has no id.", where, sample_id=sample_id)
         elif key in by_id:
@@ -253,6 +259,11 @@ def _add_images(
             message = f"There is no file {sample_id}."
             problems.add("image file missing", message, where, sample_id=sample_id)
         rows.image(sample_id, filepath, where, split=split, size=size)
+    for number, said in own.odd_sizes:
+        key = own.images.ids[number]
+        where = Locator(file=file, item=key if key is not None else f"#{number + 1}", field="images")
+        message = f"The size of the image is {said}; expected two numbers of pixels."
+        problems.add("unreadable size", message, where, sample_id=by_id.get(key), severity="note")
     return by_id
 
 
@@ -331,13 +342,17 @@ def _add_objects(
     problems: Problems,
 ) -> None:
     boxes = np.frombuffer(own.boxes, dtype=np.float64).reshape(-1, 4)
-    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
     unreadable = ~np.isfinite(corners).all(axis=1)
     corners[unreadable] = np.nan
     bits = np.frombuffer(bytes(own.flags), dtype=np.uint8)
     flags = (bits[:, None] >> np.arange(len(FLAGS), dtype=np.uint8) & 1).astype(bool)
     items = list(_items(own))
     _note_ids(own, items, file, problems)
+    for number, kind, message in own.odd:
+        where = Locator(file=file, item=items[number], field="annotations")
+        problems.add(kind, f"{message}.", where, sample_id=owners[number])
     taken = set(rows.label_ids)
     for number, (owner, item, name, code) in enumerate(
         zip(owners, items, names, own.geometries, strict=True)

@@ -21,8 +21,9 @@ from pathlib import Path
 from dataaudit import state
 from dataaudit.errors import FormatError, InputError
 from dataaudit.formats import _cvat_edits, _pairs
-from dataaudit.formats._cvat_shapes import PASSED_OVER, SHAPES, corners, geometry, is_set
+from dataaudit.formats._cvat_shapes import SHAPES, corners, geometry, is_set
 from dataaudit.formats._files import content_of, head_of, why_unread
+from dataaudit.formats._found import Problems, note_unlisted
 from dataaudit.formats._numbers import number, whole
 from dataaudit.formats._shared import ObjectRows, absolute, is_ignored, place
 from dataaudit.formats._xml import Document, Element, parse
@@ -91,6 +92,10 @@ def read(path: Path, *, options: Mapping[str, str] | None = None) -> Tables:
         )
     source = place(root, root, lambda anchor: _source(file, anchor, options))
     reading.report()
+    problems = Problems()
+    used = [Path(each).parent for each in reading.rows.filepaths]
+    note_unlisted(root, used, reading.rows.filepaths, file.name, problems)
+    reading.rows.problems += problems.all()
     reading.rows.problems = _pairs.capped(reading.rows.problems)
     return reading.rows.tables(source=source, classes=reading.classes)
 
@@ -123,7 +128,7 @@ def finder(root: Path, options: Mapping[str, str]) -> Callable[[Element], str | 
             for each in names:
                 relative = os.path.normpath(folder + each).replace(os.sep, "/")
                 outside = not each or relative.startswith(("../", "/")) or relative in (".", "..")
-                if not outside and "\0" not in each and (root / relative).is_file():
+                if not outside and os.path.isfile(root / relative):  # noqa: PTH113 - also of a name too long
                     return relative
         return None
 
@@ -227,7 +232,7 @@ class _Reading:
     def _shape(self, shape: Element, sample_id: str, item: int) -> None:
         at = Locator(file=self.file.name, item=f"{self.n_images}/{item}")
         if shape.name not in SHAPES:
-            if shape.name in PASSED_OVER:
+            if shape.name not in ("tag", "attribute"):
                 self.passed_over[shape.name] += 1
                 self.first_passed_over = self.first_passed_over or at
             return

@@ -94,9 +94,8 @@ def sniff(path: Path) -> bool:
     if all(name.lower() in SPLITS for name in full):
         inner = [(split, name) for split in full for name in _entries(path / split, ())[1]]
         with_images = [(split, name) for split, name in inner if _has_image(path / split / name)]
-        if not with_images or _are_annotated([path, *(path / split for split in full)], with_images):
-            return False
-        return True
+        places = [path, *(path / split for split in full)]
+        return bool(with_images) and not _are_annotated(places, with_images)
     if _are_annotated([path], [("", name) for name in full]):
         return False
     # One folder of images beside a manifest is where the manifest's images are, not a class
@@ -104,7 +103,7 @@ def sniff(path: Path) -> bool:
 
 
 def _are_annotated(places: Sequence[Path], classes: Sequence[tuple[str, str]]) -> bool:
-    """Whether folders of images are those of a dataset whose annotations, perhaps damaged, are beside them."""
+    """Whether these are the images of a dataset whose annotations, perhaps damaged, are beside them."""
     names = [name.lower() for _, name in classes]
     if not all(name in _NO_CLASSES or name.endswith(_ANNOTATIONS) for name in names):
         return False

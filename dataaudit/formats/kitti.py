@@ -21,6 +21,7 @@ from dataaudit import state
 from dataaudit.errors import ConflictError, FormatError, InputError
 from dataaudit.formats import _pairs
 from dataaudit.formats._files import content_of, head_of
+from dataaudit.formats._lists import listed_splits
 from dataaudit.formats._numbers import is_same, number, written
 from dataaudit.formats._shared import ObjectRows, absolute, default_anchor, inside, new_label, place
 from dataaudit.journal import Edit, Operation, Write, md5
@@ -80,7 +81,7 @@ def read(path: Path, *, options: Mapping[str, str] | None = None) -> Tables:
     images, files = _paired(root, named, rows.problems)
     without, _ = _pairs.unannotated(images, tuple(files), rows.problems)
     bases = {base for file in files.values() for base in _pairs.above(file)}
-    listed = _pairs.listed_splits(root, sorted(bases), rows.problems)
+    listed = listed_splits(root, sorted(bases), images, rows.problems)
     new_file, n_read = _pairs.new_files(files, ".txt"), 0
     for image in sorted([*files, *without]):
         file = files[image] if image in files else new_file(image)

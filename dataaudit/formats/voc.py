@@ -11,6 +11,7 @@ count pixels from 1 and include the last one, those of most tools count from 0, 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from dataaudit import state
 from dataaudit.errors import FormatError, InputError
 from dataaudit.formats import _pairs, _voc_edits
 from dataaudit.formats._files import content_of, head_of
+from dataaudit.formats._lists import listed_splits
 from dataaudit.formats._numbers import number, whole
 from dataaudit.formats._shared import ObjectRows, absolute, default_anchor, place
 from dataaudit.formats._xml import Document, Element, parse
@@ -38,6 +40,7 @@ IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img", "data")
 
 _ROOT = re.compile(rb"<(?:[\w.-]+:)?annotation[\s>/]")
 _SAMPLE = 50
+_NO_FLAG = frozenset({"", "true", "false", "yes", "no", "unspecified", "none"})
 
 
 def sniff(path: Path) -> bool:
@@ -79,7 +82,7 @@ def read(path: Path, *, options: Mapping[str, str] | None = None) -> Tables:
     found = _paired(root, named, rows.problems)
     without, _ = _pairs.unannotated(found.images, tuple(found.files), rows.problems)
     bases = {base for file in found.files.values() for base in _pairs.above(file)}
-    listed = _pairs.listed_splits(root, sorted(bases), rows.problems)
+    listed = listed_splits(root, sorted(bases), found.images, rows.problems)
     misnamed: list[tuple[str, str]] = []
     new_file, n_read = _pairs.new_files(found.files, ".xml"), 0
     for image in sorted([*found.files, *without]):
@@ -257,6 +260,7 @@ def _add_objects(rows: ObjectRows, tree: Element, file: str, image: str) -> None
                     label_id=label_id, severity="note",
                 )
             )  # fmt: skip
+        _note_flags(fields, at, image, rows.problems)
         corners, wrong = _voc_edits.corners(fields)
         if wrong:
             rows.problems.append(
@@ -269,6 +273,17 @@ def _add_objects(rows: ObjectRows, tree: Element, file: str, image: str) -> None
             truncated=_is_set(fields.get("truncated")),
             occluded=_is_set(fields.get("occluded")),
         )  # fmt: skip
+
+
+def _note_flags(fields: Mapping[str, Element], at: Locator, image: str, problems: list[Problem]) -> None:
+    """Report flags that are neither yes nor no."""
+    for flag in ("difficult", "truncated", "occluded"):
+        said = fields[flag].text.strip() if flag in fields else ""
+        if said.lower() not in _NO_FLAG and math.isnan(number(said)):
+            message = f"<{flag}> is {said[:40]!r}, which counts as 0; expected 0 or 1."
+            problems.append(
+                Problem(kind="unreadable flag", message=message, locator=at, sample_id=image, severity="note")
+            )
 
 
 def _is_set(element: Element | None) -> bool:

@@ -184,6 +184,9 @@ def _note_names(layout: Layout, start: Path, home: Locator, problems: Problems) 
     for key, line in layout.config.again:
         message = f"{home.file}:{line}: The key {key!r} stands here again, and this one counts."
         problems.add("key twice", message, Locator(file=home.file, item=line))
+    for key, expected in layout.config.odd:
+        message = f"{home.file}: The value of {key!r} can't be used; expected {expected}."
+        problems.add("setting that can't be read", message, Locator(file=home.file, field=key))
     if not names:
         message = "No class list was found; the classes are called by their numbers. Add names to data.yaml, "
         message += "or a file classes.txt with one name a line."
