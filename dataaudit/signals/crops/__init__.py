@@ -9,7 +9,7 @@ from dataaudit.errors import Unavailable
 from dataaudit.registry import signal
 from dataaudit.signals.crops.chances import with_chances
 from dataaudit.signals.crops.classes import crop_features, geometry, pooled_features
-from dataaudit.signals.crops.regression import BoxJudge, learn, usable
+from dataaudit.signals.crops.regression import BoxJudge, group_numbers, learn, usable
 from dataaudit.signals.feature_maps import FeatureMaps
 from dataaudit.signals.probabilities import pred_probs
 from dataaudit.signals.spectrum import neighbors, spectrum
@@ -89,9 +89,9 @@ def object_probs(
 ) -> pd.DataFrame:
     """Out-of-sample probability of each class for each labeled box.
 
-    A box is described by the frozen feature maps in it and around it, by its size, shape and place, and, where
-    there are few boxes, by its crop as the network sees it. Ridge regression and neighbours leave the boxes
-    of the same picture out when they judge it, as those of whole images do (see `pred_probs`).
+    A box is described by the frozen feature maps in it and around it, by its size, shape and place, and,
+    where there are few boxes, by its crop as the network sees it. Ridge regression and neighbours leave the
+    boxes of the same picture out when they judge it, as those of whole images do (see `pred_probs`).
 
     Args:
         objects: every labeled object.
@@ -122,9 +122,7 @@ def object_probs(
     if len(chosen) <= max_crops:
         parts.append(crop_features(chosen, feature_maps, workplace))
     described = spectrum(pd.DataFrame(np.concatenate(parts, axis=1), index=chosen.index))
-    groups = near_duplicates.reindex(pd.Index(chosen["sample_id"])).to_numpy(dtype=np.float64)
-    alone, _ = pd.factorize(chosen["sample_id"])
-    groups = np.where(np.isnan(groups), -1.0 - alone, groups)
-    numbers: pd.Series[int] = pd.Series(pd.factorize(groups)[0], index=chosen.index, dtype="int64")
+    groups = group_numbers(pd.Index(chosen["sample_id"]), near_duplicates)
+    numbers: pd.Series[int] = pd.Series(groups, index=chosen.index, dtype="int64")
     given = pd.DataFrame({"sample_id": chosen.index, "name": chosen["name"].to_numpy()})
     return pred_probs(described, neighbors(described), numbers, given).reindex(objects.index)

@@ -21,9 +21,9 @@ _MISPLACED = (0.3, 0.75)
 _MOST = 2000
 _TIMES = 4
 _ROUNDS = 200
-_FITS = 2
 _LEAST_WEIGHT = 0.05
-_LEAST_SHARE = 1e-3
+_LEAST_SHARE = 0.005
+_USUAL = (0.8, 0.1, 0.1)
 
 
 def with_chances(judge: BoxJudge, judged: pd.DataFrame, boxes: Doubles) -> pd.DataFrame:
@@ -56,14 +56,14 @@ def with_chances(judge: BoxJudge, judged: pd.DataFrame, boxes: Doubles) -> pd.Da
     kinds = np.repeat([0, 1, 2], [len(rows), len(moved), len(elsewhere)])
     middle, deviation = values.mean(0), values.std(0) + 1e-6
     weights = np.ones(len(values))
-    for _ in range(_FITS):
+    for last in (False, True):
         # Every kind weighs the same; and a real box that is probably wrong is no example of a right one.
         totals = np.bincount(kinds, weights, 3)
         model = LogisticRegression(C=0.3, max_iter=1000)
         model.fit((values - middle) / deviation, kinds, weights * len(values) / 3 / totals[kinds])
         chances = np.zeros((len(real), 3))
         chances[:, model.classes_] = model.predict_proba((real - middle) / deviation)
-        chances = _at_their_shares(chances)
+        chances = _at_their_shares(chances, given=None if last else _USUAL)
         weights[: len(rows)] = np.maximum(chances[rows, 0], _LEAST_WEIGHT)
     off = _expected(moved, overlap, real)
     table = judged.assign(misplaced=np.nan, spurious=np.nan, iou=np.nan)
@@ -124,8 +124,11 @@ def _evidence(judged: pd.DataFrame, boxes: Doubles) -> Doubles:
     return np.stack(columns, axis=1)
 
 
-def _at_their_shares(chances: Doubles) -> Doubles:
-    """Chances under equal shares of the kinds -> chances under the shares that make them likeliest."""
+def _at_their_shares(chances: Doubles, given: tuple[float, ...] | None) -> Doubles:
+    """Chances under equal shares of the kinds -> under those given, or those that make them likeliest."""
+    if given is not None:
+        weighted = chances * np.array(given)
+        return np.asarray(weighted / weighted.sum(1, keepdims=True))
     shares = np.full(chances.shape[1], 1 / chances.shape[1])
     found = chances
     for _ in range(_ROUNDS):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dataaudit.signals.crops.judging import Head
     from dataaudit.signals.feature_maps import FeatureMaps
 
-__all__ = ["BoxJudge", "folds_of", "learn", "usable"]
+__all__ = ["BoxJudge", "folds_of", "group_numbers", "learn", "usable"]
 
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -140,17 +140,33 @@ def scales_of(maps: FeatureMaps) -> tuple[Doubles, Doubles]:
     return np.concatenate([scales, scales], axis=1), sizes
 
 
-def folds_of(ids: pd.Index, near_duplicates: pd.Series[int], n_folds: int = _FOLDS) -> Ints:
-    """(n,) fold of each image; near-duplicates are in the same one."""
+def folds_of(groups: Ints, labeled: npt.NDArray[np.bool_]) -> Ints:
+    """(n,) fold of each image; near-duplicates are in the same one, and each has its share of the labeled.
+
+    Args:
+        groups: (n,) number of the group of near-duplicates, from 0.
+        labeled: (n,) whether the image has labels.
+    """
+    n_groups = int(groups.max(initial=-1)) + 1
+    has_labels = np.bincount(groups[labeled], minlength=n_groups) > 0
+    dealt = np.zeros(n_groups, dtype=np.int64)
+    random = np.random.default_rng(0)
+    for which in (has_labels, ~has_labels):
+        members = random.permutation(np.flatnonzero(which))
+        dealt[members] = np.arange(len(members)) % _FOLDS
+    return dealt[groups]
+
+
+def group_numbers(ids: pd.Index, near_duplicates: pd.Series[int]) -> Ints:
+    """(n,) number from 0 of the group of near-duplicates of each image; one without a group is alone.
+
+    >>> group_numbers(pd.Index(["a", "b", "c", "a"]), pd.Series({"b": 7, "c": 7})).tolist()
+    [0, 1, 1, 0]
+    """
     groups = near_duplicates.reindex(ids).to_numpy(dtype=np.float64)
-    # An image whose group isn't known is a group of its own
-    alone = np.isnan(groups)
-    groups[alone] = -1.0 - np.arange(int(alone.sum()))
-    numbers, _ = pd.factorize(groups)
-    n = int(numbers.max(initial=-1)) + 1
-    dealt = np.arange(n) % n_folds
-    np.random.default_rng(0).shuffle(dealt)
-    return dealt[numbers].astype(np.int64)
+    alone, _ = pd.factorize(ids)
+    numbers, _ = pd.factorize(np.where(np.isnan(groups), -1.0 - alone, groups))
+    return numbers.astype(np.int64)
 
 
 def learn(objects: pd.DataFrame, maps: FeatureMaps, near_duplicates: pd.Series[int]) -> BoxJudge:
@@ -168,14 +184,16 @@ def learn(objects: pd.DataFrame, maps: FeatureMaps, near_duplicates: pd.Series[i
 
     from dataaudit.signals.crops.describing import Given
     from dataaudit.signals.crops.judging import fit_heads, one_thread
+    from dataaudit.signals.crops.keeping import kept_judge, key_of
 
     chosen = objects[usable(objects, maps)]
     rows = maps.ids.get_indexer(pd.Index(chosen["sample_id"]))
-    n_images = len(np.unique(rows))
+    groups = group_numbers(maps.ids, near_duplicates)
+    n_images = len(np.unique(groups[rows]))
     if len(chosen) < _FEWEST_BOXES or n_images < _FEWEST_IMAGES:
         raise Unavailable(
-            f"{len(chosen)} usable boxes in {n_images} images; what fits an object can be learnt from "
-            f"{_FEWEST_BOXES} boxes in {_FEWEST_IMAGES} images"
+            f"there are {len(chosen)} usable boxes in {n_images} different images; what fits can be "
+            f"learnt from {_FEWEST_BOXES} boxes in {_FEWEST_IMAGES} images"
         )
     order = np.argsort(rows, kind="stable")
     chosen, rows = chosen.iloc[order], rows[order]
@@ -185,7 +203,7 @@ def learn(objects: pd.DataFrame, maps: FeatureMaps, near_duplicates: pd.Series[i
     )
     channels = _channels(chosen["name"])
     own = chosen["name"].map(channels).fillna(0).to_numpy(dtype=np.int64)
-    folds = folds_of(maps.ids, near_duplicates)
+    folds = folds_of(groups, np.isin(np.arange(len(maps.ids)), rows))
     edges = np.searchsorted(rows, np.arange(len(maps.ids) + 1))
     spans = [slice(start, end) for start, end in pairwise(edges.tolist())]
     given = Given(
@@ -193,15 +211,21 @@ def learn(objects: pd.DataFrame, maps: FeatureMaps, near_duplicates: pd.Series[i
         corners=torch.from_numpy(low_high).float(),
         channels=torch.from_numpy(own.copy()),
     )
-    with one_thread():
-        answers = dense(
-            maps,
-            [low_high[each] for each in spans],
-            [np.asarray(own[each] - FIXED) for each in spans],
-            folds,
-            len(channels),
-        )
-        heads = fit_heads(answers, given, torch.from_numpy(sizes).float(), torch.from_numpy(folds))
+
+    def learnt() -> tuple[Dense, list[Head]]:
+        with one_thread():
+            answers = dense(
+                maps,
+                [low_high[each] for each in spans],
+                [np.asarray(own[each] - FIXED) for each in spans],
+                folds,
+                len(channels),
+            )
+            sides = torch.from_numpy(sizes).float()
+            return answers, fit_heads(answers, given, sides, torch.from_numpy(folds))
+
+    key = key_of(f"{maps.size} {list(channels)}", "".join(maps.digests), sizes, folds, rows, low_high, own)
+    answers, heads = kept_judge(maps.workplace.cache, key, learnt)
     return BoxJudge(
         ids=maps.ids, scales=scales, sizes=sizes, folds=folds, channels=channels, labels=chosen.index,
         given=given, dense=answers, heads=heads,
