@@ -180,10 +180,15 @@ def _paired(
 
 def _add_objects(rows: ObjectRows, root: Path, file: str, image: str) -> bool:
     """Add the objects of a file; False where nothing in it can be read."""
+    content = b""
     try:
-        text = content_of(root / file, file).decode("utf-8-sig")
+        content = content_of(root / file, file)
+        text = content.decode("utf-8-sig")
     except (FormatError, UnicodeDecodeError) as error:
-        why = str(error) if isinstance(error, FormatError) else f"{file}: The file can't be read: {error}."
+        why = str(error)
+        if isinstance(error, UnicodeDecodeError):
+            at_line = content.count(b"\n", 0, error.start) + 1
+            why = f"{file}:{at_line}: The file can't be read: {error}."
         rows.problems.append(
             Problem(
                 kind="unreadable annotation file",

@@ -157,7 +157,8 @@ def _read_labels(layout: Layout, root: Path, rows: ObjectRows, problems: Problem
             if name is None or line.number in unknown:
                 name = unknown.setdefault(line.number, _yolo_patch.class_name(layout.names, line.number))
                 if layout.names:
-                    message = f"The class {line.number} isn't in the class list, which has {_range(layout)}."
+                    has = f"{_list_of(layout)}, which has {_range(layout)}"
+                    message = f"The class {line.number} isn't in {has}."
                     problems.add(
                         "class number out of range", message, where, sample_id=sample_id, label_id=label_id
                     )
@@ -173,6 +174,10 @@ def _note_line(line: Line, raw: bytes, label: str, number: int, sample_id: str, 
         return
     label_id = f"{sample_id}:{number}" if line.number is not None else None
     problems.add(line.kind, f"{line.problem}.", where, sample_id=sample_id, label_id=label_id)
+
+
+def _list_of(layout: Layout) -> str:
+    return f"the class list {layout.names_file.name}" if layout.names_file is not None else "the class list"
 
 
 def _range(layout: Layout) -> str:
@@ -199,7 +204,8 @@ def _note_names(layout: Layout, start: Path, home: Locator, problems: Problems) 
     for name, count in Counter(names.values()).items():
         if count > 1:
             numbers = ", ".join(str(number) for number, other in names.items() if other == name)
-            problems.add("class twice", f"The classes {numbers} are all called {name!r}.", home)
+            where = Locator(file=layout.names_file.name) if layout.names_file is not None else home
+            problems.add("class twice", f"The classes {numbers} are all called {name!r}.", where)
 
 
 def _note_classes(layout: Layout, counts: Counter[int], home: Locator, problems: Problems) -> None:

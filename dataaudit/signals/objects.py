@@ -11,6 +11,8 @@ from dataaudit.types import CORNERS, FLAGS
 
 __all__ = ["image_sizes", "in_pixels", "objects"]
 
+_FAR = 1e12
+
 
 @signal
 def objects(images: pd.DataFrame, labels: pd.DataFrame, task: str, units: str) -> pd.DataFrame:
@@ -39,6 +41,8 @@ def objects(images: pd.DataFrame, labels: pd.DataFrame, task: str, units: str) -
     corners = labels[list(CORNERS)].to_numpy(dtype=np.float64)
     if units == "relative":
         corners = corners * np.stack([width, height, width, height], axis=1)
+    # Areas of numbers that no image has room for would overflow
+    corners = np.where(np.isfinite(corners), np.clip(corners, -_FAR, _FAR), corners)
     table = pd.DataFrame(corners, columns=list(CORNERS), index=labels.index)
     known = labels[["sample_id", "name", "geometry"]]
     found = pd.concat([known, table], axis=1).assign(image_width=width, image_height=height)
