@@ -59,7 +59,8 @@ def in_pixels(table: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
     sizes = image_sizes(images).to_numpy()[images.index.get_indexer(pd.Index(table["sample_id"]))]
     corners = table[list(CORNERS)].to_numpy(dtype=np.float64) * np.tile(sizes, 2)
     made = table.assign(**{name: corners[:, number] for number, name in enumerate(CORNERS)})
-    return made[np.isfinite(corners).all(axis=1)].reset_index(drop=True)
+    found: pd.DataFrame = made[np.isfinite(corners).all(axis=1)].reset_index(drop=True)
+    return found
 
 
 def image_sizes(images: pd.DataFrame) -> pd.DataFrame:
