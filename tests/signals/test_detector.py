@@ -168,30 +168,31 @@ def batch_of(
 
 
 CENTRES = torch.tensor([[8.0, 8.0], [24.0, 8.0], [40.0, 8.0], [72.0, 8.0]])
+STRIDES = torch.full((4,), 16.0)
 
 
 def test_a_cell_in_the_middle_of_an_object_says_so() -> None:
-    wanted = targets(CENTRES, batch_of((16, 0, 32, 16)), 2)
+    wanted = targets(CENTRES, STRIDES, batch_of((16, 0, 32, 16)), 2)
     assert wanted.classes[0, :, 1].tolist() == [0, 1, 0, 0]
     assert wanted.classes[0, :, 0].tolist() == [0, 0, 0, 0]
     assert wanted.boxes[0, 1].tolist() == [16, 0, 32, 16]
 
 
 def test_cells_outside_the_picture_do_not_count() -> None:
-    assert targets(CENTRES, batch_of((16, 0, 32, 16)), 2).counted[0].tolist() == [1, 1, 1, 0]
+    assert targets(CENTRES, STRIDES, batch_of((16, 0, 32, 16)), 2).counted[0].tolist() == [1, 1, 1, 0]
 
 
 def test_cells_in_an_ignored_region_do_not_count_but_in_an_object() -> None:
-    wanted = targets(CENTRES, batch_of((16, 0, 32, 16), ignored=(16, 0, 64, 32)), 2)
+    wanted = targets(CENTRES, STRIDES, batch_of((16, 0, 32, 16), ignored=(16, 0, 64, 32)), 2)
     assert wanted.counted[0].tolist() == [1, 1, 0, 0]
 
 
 def test_a_tiny_object_between_cells_has_one_cell() -> None:
-    assert targets(CENTRES, batch_of((29, 5, 31, 7)), 2).placed[0].tolist() == [0, 1, 0, 0]
+    assert targets(CENTRES, STRIDES, batch_of((29, 5, 31, 7)), 2).placed[0].tolist() == [0, 1, 0, 0]
 
 
 def test_a_difficult_object_counts_less() -> None:
-    wanted = targets(CENTRES, batch_of((16, 0, 32, 16), weight=0.5), 2)
+    wanted = targets(CENTRES, STRIDES, batch_of((16, 0, 32, 16), weight=0.5), 2)
     assert wanted.placed[0, 1].item() == wanted.counted[0, 1].item() == 0.5
 
 

@@ -54,20 +54,31 @@ def detect(heads: Sequence[Head], pictures: Pictures, number: int, device: str =
         batch = pictures.batch([number], [mirror]).to(device)
         for head in heads:
             said = head(batch.maps)
-            shape = height // head.stride, width // head.stride
-            own, corners = said.logits[0].unflatten(0, shape), said.boxes[0].unflatten(0, shape)
+            own, corners = said.logits[0], said.boxes[0]
             if mirror:
-                own, corners = own.flip(1), corners.flip(1)
+                order = _mirrored_cells(height, width, head.strides).to(device)
+                own, corners = own[order], corners[order]
                 corners = torch.stack(
-                    [width - corners[..., 2], corners[..., 1], width - corners[..., 0], corners[..., 3]], -1
+                    [width - corners[:, 2], corners[:, 1], width - corners[:, 0], corners[:, 3]], dim=1
                 )
-            logits.append(own.flatten(0, 1))
-            boxes.append(corners.flatten(0, 1))
+            logits.append(own)
+            boxes.append(corners)
     limits = torch.tensor([width, height, width, height], device=device)
     return decoded(
         torch.stack(logits).mean(0).sigmoid().cpu(),
         torch.minimum(torch.stack(boxes).mean(0).clamp_min(0), limits).cpu(),
     )
+
+
+def _mirrored_cells(height: int, width: int, strides: Sequence[int]) -> torch.Tensor:
+    """Position of each cell's counterpart in the mirrored picture."""
+    parts, start = [], 0
+    for stride in strides:
+        rows, columns = height // stride, width // stride
+        cells = torch.arange(start, start + rows * columns).reshape(rows, columns)
+        parts.append(cells.flip(1).flatten())
+        start += rows * columns
+    return torch.cat(parts)
 
 
 def decoded(scores: torch.Tensor, boxes: torch.Tensor) -> Found:

@@ -1,4 +1,4 @@
-"""Images as the head takes them: maps at one stride and coarser, and the objects to be learnt."""
+"""Images as the head takes them: maps at some strides, and the objects to be learnt."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from torch.nn import functional
 
 from dataaudit.signals.feature_maps import CHANNELS, STRIDES, FeatureMaps
 
-__all__ = ["Batch", "Objects", "Pictures", "stride_for"]
+__all__ = ["Batch", "Objects", "Pictures", "level_of", "strides_for"]
 
 _MEASURED = 100
-_FEWEST_CELLS = 3.0
+_SMALL, _TINY = 5.0, 1.5
+_COARSER = 6.0
 _MAX_BYTES = 2**30
+_LARGEST = 6e4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +43,8 @@ class Batch:
     """Some images side by side, filled up to the largest.
 
     Attributes:
-        maps: (b, c, h / s, w / s), those of the head's stride s and finer in one, then those of each coarser
-            one.
+        maps: for each stride s of the head, finest first, (b, c, h / s, w / s): its own channels after those
+            of the finer strides.
         boxes, classes, weights: (b, m, 4), (b, m) and (b, m), as in `Objects`.
         exist: (b, m) bool, False where an image has fewer objects.
         ignored: (b, q, 4); empty boxes where an image has fewer.
@@ -73,16 +75,16 @@ class Batch:
 
 
 class Pictures:
-    """The images of a dataset for a head of one stride; called from several threads.
+    """The images of a dataset for a head; called from several threads.
 
     Args:
         maps: the feature maps.
         objects: of each image, in the order of ``maps.ids``.
-        stride: of the head.
+        strides: of the head, finest first, the last one 32.
     """
 
-    def __init__(self, maps: FeatureMaps, objects: Sequence[Objects], stride: int) -> None:
-        self.maps, self.objects, self.stride = maps, objects, stride
+    def __init__(self, maps: FeatureMaps, objects: Sequence[Objects], strides: Sequence[int]) -> None:
+        self.maps, self.objects, self.strides = maps, objects, tuple(strides)
         self._known: dict[int, tuple[torch.Tensor, ...]] = {}
         self._bytes, self._lock = 0, threading.Lock()
         self._mean, self._deviation = self._moments()
@@ -91,19 +93,27 @@ class Pictures:
         return len(self.objects)
 
     def inputs(self, number: int) -> tuple[torch.Tensor, ...]:
-        """Standardised float16 maps of an image: stride and finer in one, then the coarser ones."""
+        """Standardised float16 maps of an image, as in `Batch` but without the first axis."""
         known = self._known.get(number)
         if known is not None:
             return known
         levels = self.maps.of(self.maps.ids[number]).levels
-        fine: list[torch.Tensor] = []
-        coarse: list[torch.Tensor] = []
-        for level, stride, mean, deviation in zip(levels, STRIDES, self._mean, self._deviation, strict=True):
-            values = (torch.from_numpy(level).float() - mean) / deviation
-            if stride < self.stride:
-                values = functional.avg_pool2d(values[None], self.stride // stride)[0]
-            (fine if stride <= self.stride else coarse).append(values)
-        made = tuple(each.clamp(-6e4, 6e4).half() for each in (torch.cat(fine), *coarse))
+        values = [
+            (torch.from_numpy(level).float() - mean) / deviation
+            for level, mean, deviation in zip(levels, self._mean, self._deviation, strict=True)
+        ]
+        made = tuple(
+            torch.cat(
+                [
+                    _pooled(each, own, stride)
+                    for each, own in zip(values, STRIDES, strict=True)
+                    if own <= stride
+                ]
+            )
+            .clamp(-_LARGEST, _LARGEST)
+            .half()
+            for stride in self.strides
+        )
         size = sum(each.numel() * 2 for each in made)
         with self._lock:
             if self._bytes + size <= _MAX_BYTES and number not in self._known:
@@ -114,7 +124,7 @@ class Pictures:
     def size(self, number: int) -> tuple[int, int]:
         """Height and width in network pixels."""
         shape = self.inputs(number)[0].shape
-        return shape[1] * self.stride, shape[2] * self.stride
+        return shape[1] * self.strides[0], shape[2] * self.strides[0]
 
     def batch(self, numbers: Sequence[int], mirrored: Sequence[bool]) -> Batch:
         """Images with their objects.
@@ -170,14 +180,32 @@ class Pictures:
         )
 
 
-def stride_for(sides: np.ndarray[tuple[int], np.dtype[np.float64]]) -> int:
-    """The coarsest stride that small objects still cover some cells of.
+def strides_for(sides: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tuple[int, ...]:
+    """The strides that a head needs: fine ones only where there are small objects, as they take long.
 
     Args:
         sides: (n,) square root of the area of each object, in network pixels.
     """
-    small = float(np.percentile(sides, 10))
-    return max((stride for stride in STRIDES if _FEWEST_CELLS * stride <= small), default=STRIDES[0])
+    if np.percentile(sides, 5) >= _SMALL * STRIDES[2]:
+        return STRIDES[2:]
+    return STRIDES[1:] if np.percentile(sides, 25) >= _TINY * STRIDES[1] else STRIDES
+
+
+def level_of(sides: torch.Tensor, strides: Sequence[int]) -> torch.Tensor:
+    """The stride at which an object is learnt: the coarsest of which it covers some cells.
+
+    Args:
+        sides: (...,) square root of the area, in network pixels.
+        strides: of the head, finest first.
+    """
+    levels = torch.full_like(sides, strides[0])
+    for stride in strides[1:]:
+        levels = torch.where(sides >= _COARSER * stride, float(stride), levels)
+    return levels
+
+
+def _pooled(values: torch.Tensor, own: int, stride: int) -> torch.Tensor:
+    return values if own == stride else functional.avg_pool2d(values[None], stride // own)[0]
 
 
 def _mirrored(objects: Objects, width: int) -> Objects:

@@ -24,7 +24,7 @@ from dataaudit.signals.detector import Scene
 from dataaudit.signals.detector.calibration import calibrated, matched
 from dataaudit.signals.detector.decoding import Found, detect
 from dataaudit.signals.detector.network import Head
-from dataaudit.signals.detector.pictures import Objects, Pictures, stride_for
+from dataaudit.signals.detector.pictures import Objects, Pictures, level_of, strides_for
 from dataaudit.signals.detector.training import Plan, fit
 from dataaudit.signals.feature_maps import FeatureMaps
 from dataaudit.types import CORNERS, Workplace
@@ -47,13 +47,13 @@ def found(
     scale = np.array([maps.of(each).scale for each in maps.ids]).reshape(-1, 2)
     boxes = scene.boxes * np.tile(scale, 2)[scene.images]
     sides = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))[scene.weights > 0]
-    stride = stride_for(sides)
-    pictures = Pictures(maps, _objects(scene, boxes, len(maps.ids)), stride)
+    strides = strides_for(sides)
+    pictures = Pictures(maps, _objects(scene, boxes, len(maps.ids)), strides)
     n_train = len(maps.ids) * (1 - 1 / (scene.folds.max() + 1))
     runs = _Runs(
         scene=scene,
         pictures=pictures,
-        half_side=float(np.median(sides)) / 2,
+        half_sides=_half_sides(sides, strides),
         members=members,
         plan=Plan(
             epochs=epochs or int(np.clip(round(_SEEN / n_train), *_EPOCHS)),
@@ -71,7 +71,7 @@ class _Runs:
 
     scene: Scene
     pictures: Pictures
-    half_side: float
+    half_sides: tuple[float, ...]
     members: int
     plan: Plan
 
@@ -111,7 +111,7 @@ class _Runs:
     def _head(self, learnt: Sequence[int], seed: int, progress: Callable[[], None]) -> Head:
         with _SEEDING, torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            head = Head(len(self.scene.classes), stride=self.pictures.stride, half_side=self.half_side)
+            head = Head(len(self.scene.classes), half_sides=self.half_sides)
         return fit(head, self.pictures, learnt, replace(self.plan, seed=seed), progress)
 
 
@@ -132,6 +132,15 @@ def _one_thread_each(device: str) -> Iterator[None]:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _half_sides(sides: npt.NDArray[np.float64], strides: Sequence[int]) -> tuple[float, ...]:
+    levels = level_of(torch.from_numpy(sides), strides).numpy()
+    # Where no object is learnt at a stride, it doesn't matter
+    return tuple(
+        float(np.median(sides[levels == each])) / 2 if (levels == each).any() else float(each)
+        for each in strides
+    )
 
 
 def _objects(scene: Scene, boxes: npt.NDArray[np.float64], n_images: int) -> list[Objects]:

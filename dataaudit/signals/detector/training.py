@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from dataaudit.signals.detector.network import Dense, Head
-from dataaudit.signals.detector.pictures import Batch, Pictures
+from dataaudit.signals.detector.pictures import Batch, Pictures, level_of
 
 __all__ = ["Plan", "Targets", "fit", "generalized_iou", "targets"]
 
@@ -128,11 +128,12 @@ def _remember(average: dict[str, torch.Tensor], head: Head, memory: float) -> No
         average[name].lerp_(value, 1 - memory)
 
 
-def targets(centres: torch.Tensor, batch: Batch, n_classes: int) -> Targets:
+def targets(centres: torch.Tensor, strides: torch.Tensor, batch: Batch, n_classes: int) -> Targets:
     """What cells should say: how near they are to the middle of an object, in units of its sides.
 
     Args:
         centres: (cells, 2) middles of the cells in network pixels.
+        strides: (cells,) of the cells; an object is learnt at one stride.
         batch: the objects.
         n_classes: k.
     """
@@ -141,10 +142,12 @@ def targets(centres: torch.Tensor, batch: Batch, n_classes: int) -> Targets:
     sides = (boxes[..., 2:] - boxes[..., :2]).clamp_min(1)
     apart = centres - middles[:, :, None]
     inside = (centres[None, :, 1] < batch.sizes[:, :1]) & (centres[None, :, 0] < batch.sizes[:, 1:])
+    levels = level_of(sides.prod(-1).sqrt(), sorted(set(strides.tolist())))
+    own = inside[:, None] & (strides == levels[:, :, None])
     near = torch.exp(-(apart / sides[:, :, None]).square().sum(-1) / (2 * _SPREAD**2))
     # However small an object is, one cell stands for it
-    nearest = apart.square().sum(-1).masked_fill(~inside[:, None], torch.inf).argmin(-1, keepdim=True)
-    near = near.scatter(2, nearest, 1.0) * (exist[:, :, None] & inside[:, None])
+    nearest = apart.square().sum(-1).masked_fill(~own, torch.inf).argmin(-1, keepdim=True)
+    near = near.scatter(2, nearest, 1.0) * (exist[:, :, None] & own)
     classes = near.new_zeros(len(boxes), len(centres), n_classes)
     index = batch.classes[:, None].expand(-1, len(centres), -1)
     classes = classes.scatter_reduce(2, index, near.transpose(1, 2), "amax")
@@ -174,7 +177,7 @@ def _loss(said: Dense, batch: Batch) -> torch.Tensor:
     "Generalized Intersection over Union", CVPR 2019.
     """
     with torch.no_grad():
-        wanted = targets(said.centres, batch, said.logits.shape[2])
+        wanted = targets(said.centres, said.strides, batch, said.logits.shape[2])
     n = wanted.placed.sum().clamp_min(1)
     entropy = functional.binary_cross_entropy_with_logits(said.logits, wanted.classes, reduction="none")
     focus = (wanted.classes - said.logits.sigmoid()).square()
