@@ -12,6 +12,8 @@ import hashlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ __all__ = [
     "Decoded",
     "decode",
     "digest_of",
+    "open_image",
     "perceptual_hash",
 ]
 
@@ -130,6 +133,18 @@ def decode(data: bytes, *, size: int) -> Decoded:
             return _decode_opened(opened, size)
     except Exception as error:
         return Decoded(error=_reason(error, data))
+
+
+def open_image(path: str | Path) -> Image.Image:
+    """Open an image file; anything else is refused, as reading a pipe or a device may never end.
+
+    Raises:
+        OSError: no file, or not to be read.
+        Exception: whatever the decoder raises on a damaged file.
+    """
+    if not S_ISREG(Path(path).stat().st_mode):
+        raise OSError(f"{path} is no file.")
+    return Image.open(path)
 
 
 def _decode_opened(opened: Image.Image, size: int) -> Decoded:

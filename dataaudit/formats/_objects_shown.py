@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from dataaudit.decode import open_image
 from dataaudit.formats._detections import ATTRIBUTES, OBJECT_ID, Document, is_set, new_detection
 from dataaudit.types import CORNERS, FLAGS, Locator, Tables
 
@@ -64,7 +65,7 @@ def _sizes_of_files(paths: Iterable[str]) -> Any:
 def _size_of_file(path: str) -> tuple[float, float]:
     """Width and height of an image as shown."""
     try:
-        with Image.open(path) as opened:
+        with open_image(path) as opened:
             width, height = opened.size
             turned = opened.getexif().get(_ORIENTATION, 1) in range(5, 9)
     except Exception:  # Pillow raises whatever its decoders run into; the sweep says what is wrong

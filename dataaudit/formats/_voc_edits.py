@@ -11,8 +11,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from dataaudit.decode import open_image
 from dataaudit.errors import ConflictError, DataAuditError, InputError
 from dataaudit.formats import _pairs
+from dataaudit.formats._files import content_of
 from dataaudit.formats._numbers import is_same, number, written
 from dataaudit.formats._shared import inside, new_label
 from dataaudit.formats._xml import Document, Element, Splice, Values, copied, inserted, parse, removed, text
@@ -272,7 +274,7 @@ def _template(path: Path) -> tuple[Document, Element]:
     """An annotation file of the same folder that has an object with a box, or one as labelImg writes it."""
     for other in islice(sorted(path.parent.glob("*.xml")), 200) if path.parent.is_dir() else ():
         try:
-            document = Document(other.read_bytes(), str(other))
+            document = Document(content_of(other), str(other))
             tree = parse(document)
         except (DataAuditError, OSError):
             continue
@@ -290,7 +292,7 @@ def _default() -> tuple[Document, Element]:
 def _size_of(path: Path) -> tuple[int, int, int] | None:
     """Width, height and channels of an image as it is shown; None where it can't be read."""
     try:
-        with Image.open(path) as opened:
+        with open_image(path) as opened:
             width, height = opened.size
             if opened.getexif().get(0x0112, 1) in (5, 6, 7, 8):
                 width, height = height, width

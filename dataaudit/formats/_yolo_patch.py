@@ -9,6 +9,7 @@ from pathlib import Path
 from dataaudit.errors import InputError
 from dataaudit.formats import _yolo_lines, _yolo_names
 from dataaudit.formats._cells import line_end
+from dataaudit.formats._files import head_of
 from dataaudit.formats._found import check_old, gone
 from dataaudit.formats._pairs import by_file, check_file
 from dataaudit.formats._shared import inside, new_label
@@ -17,7 +18,7 @@ from dataaudit.formats._yolo_lines import lines_of, mark_of, parsed, spans_of
 from dataaudit.journal import Edit, Operation, Write, md5
 from dataaudit.types import Box, Fix, Source
 
-_OTHERS = 20
+_OTHERS, _HEAD = 20, 1 << 16
 
 Splice = tuple[int, int, bytes]
 
@@ -139,7 +140,7 @@ def _edited(
         for fix in fixes:
             if fix.op != "add":
                 raise gone(fix, str(path))
-        contents = [Path(text).read_bytes() for text in sorted(layout.texts)[:_OTHERS]]
+        contents = [head_of(text, _HEAD) for text in sorted(layout.texts)[:_OTHERS]]
         end = next((line_end(each.decode("latin-1")) for each in contents if each.strip()), "\n")
         lines = [_line(fix, layout, numbers, _yolo_lines.like_of(contents)) for fix in adds]
         return [Write(path=path, old_md5=None, content="".join(line + end for line in lines).encode())]
@@ -224,7 +225,7 @@ def _appended(
     spans = _line_spans(content)
     text = content.decode("latin-1")
     if not spans:
-        others = (Path(each).read_bytes() for each in sorted(layout.texts)[:_OTHERS])
+        others = (head_of(each, _HEAD) for each in sorted(layout.texts)[:_OTHERS])
         text = next((each.decode("latin-1") for each in others if each.strip()), "")
     end = line_end(text)
     opened = bool(spans) and not content.endswith((b"\n", b"\r")) and spans[-1] not in removed

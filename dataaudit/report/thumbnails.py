@@ -159,9 +159,11 @@ def _keep(path: Path, content: bytes) -> None:
 
 
 def _small_jpegs(path: str, regions: Sequence[Region | None], long_side: int) -> dict[Region | None, bytes]:
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
-    with Image.open(path) as image:
+    from dataaudit.decode import open_image
+
+    with open_image(path) as image:
         full = max(image.size)
         # Twice the size, so that the last step down still averages.
         wanted = 2 * long_side * max(full / (_long(region) or full) for region in regions)
@@ -204,23 +206,25 @@ def upright(path: str) -> Image.Image:
     Raises:
         Exception: whatever the decoder raises on a damaged file.
     """
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
-    with Image.open(path) as image:
+    from dataaudit.decode import open_image
+
+    with open_image(path) as image:
         turned: Image.Image = ImageOps.exif_transpose(image)
         return _as_rgb(turned).copy()
 
 
 def sizes(paths: Iterable[str]) -> dict[str, tuple[int, int]]:
     """Width and height of images in pixels as shown, from their headers; none of those that can't be read."""
-    from PIL import Image
+    from dataaudit.decode import open_image
 
     found = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for path in dict.fromkeys(paths):
             try:
-                with Image.open(path) as image:
+                with open_image(path) as image:
                     turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
                     found[path] = image.size[::-1] if turned else image.size
             except Exception:  # as above

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
 
+from dataaudit.decode import open_image
 from dataaudit.errors import InputError
 from dataaudit.types import CORNERS
 
@@ -57,7 +57,7 @@ def predict(
 
 def _opened(path: str) -> Image.Image | None:
     try:
-        with Image.open(Path(path)) as image:
+        with open_image(path) as image:
             return ImageOps.exif_transpose(image).convert("RGB")
     except (OSError, ValueError, SyntaxError):
         return None
