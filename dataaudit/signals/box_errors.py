@@ -16,18 +16,23 @@ import numpy.typing as npt
 import pandas as pd
 
 from dataaudit.errors import Unavailable
+from dataaudit.metrics import box_iou
 from dataaudit.registry import signal
 from dataaudit.signals.box_evidence import (
     Boxes,
-    Claims,
-    Detections,
     Evidence,
     claims,
     evidence,
+    log_odds,
     numbered,
+    repeated,
+    shape_of,
     share_inside,
 )
+from dataaudit.signals.box_kinds import Kinds
+from dataaudit.signals.box_missing import chances_by_fit, missing_chances
 from dataaudit.signals.box_planting import KINDS, planted
+from dataaudit.signals.crops import BoxJudge
 from dataaudit.signals.objects import image_sizes
 from dataaudit.types import CORNERS
 
@@ -40,12 +45,12 @@ _FEWEST = 20  # labeled objects
 _MOST_FITTED = 5_000  # labels that errors are planted in
 _PLANTED = 8_000  # errors of a kind, at most four times as many as there are labels
 _AT_A_TIME = 100_000
-_MOST_EXPLAINED = 200_000  # detections that those without a label are told apart on
+_LEAST_SEVERAL = 0.05
+_LEAST_JUDGED = 0.003  # chance from which the pixels of a detection are judged
+_MOST_JUDGED = 4_000
+_SAME_PLACE = 0.6  # IoU
+_REPEATED = 0.05  # of its chance, where a likelier one leads to the same place
 _MOST_MISSING = 200_000  # candidates that are kept, the most probable ones
-_ROUNDS = 5
-_EXPECTED = np.array([0.9, 0.03, 0.03, 0.03, 0.01])  # shares of the kinds before anything is known
-_WEIGHT = 10.0  # of that, in labels
-_FLOOR = 1e-2  # of a strength in [0, 1], before its log-odds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +84,8 @@ def box_errors(
     images: pd.DataFrame,
     classes: tuple[str, ...],
     object_probs: pd.DataFrame | None = None,
+    box_judge: BoxJudge | None = None,
+    box_regressions: pd.DataFrame | None = None,
 ) -> BoxErrors:
     """The chance of each kind of error for each labeled object, and of each detection to be a missing one.
 
@@ -88,6 +95,9 @@ def box_errors(
         images: of the dataset.
         classes: of the dataset.
         object_probs: (n, k) out-of-sample class probabilities of the labeled boxes.
+        box_judge: what the pixels in and around any box say about how well it fits.
+        box_regressions: what they say about the labels, from which the shares of misplaced and of spurious
+            boxes are known at least.
 
     Raises:
         Unavailable: too few objects to learn from, or no detections.
@@ -100,7 +110,11 @@ def box_errors(
         )
     if not len(detections):
         raise Unavailable("there are no detections")
-    judge = _Judge(valid, detections, list(classes), sizes, object_probs)
+    judge = _Judge(valid, detections, list(classes), sizes, object_probs, box_judge)
+    if box_regressions is not None:
+        known = box_regressions.reindex(valid.index)
+        judge.least[KINDS.index("bad location")] = np.nan_to_num(known["misplaced"].mean())
+        judge.least[KINDS.index("spurious")] = np.nan_to_num(known["spurious"].mean())
     chances, shares = judge.label_chances()
     table = judge.describe(chances)
     return BoxErrors(
@@ -131,6 +145,7 @@ class _Judge:
         classes: list[str],
         sizes: pd.DataFrame,
         probs: pd.DataFrame | None,
+        by_pixels: BoxJudge | None,
     ) -> None:
         self.classes, self.sizes, self.table = classes, sizes.to_numpy(), detections
         self.labels, self.found, order, self.rows = numbered(valid, detections, classes, sizes.index)
@@ -142,6 +157,8 @@ class _Judge:
             wanted = probs.reindex(index=self.ids, columns=pd.Index(classes)).to_numpy(dtype=np.float64)
             self.probs = np.where(np.isnan(wanted).all(1, keepdims=True), 1 / len(classes), wanted)
             self.probs = np.nan_to_num(self.probs)
+        self.by_pixels = by_pixels
+        self.least = np.zeros(len(KINDS))
         self.expected = _Expected(self.labels, self.evidence, self.sizes, len(classes))
 
     def label_chances(self) -> tuple[Doubles, Doubles]:
@@ -160,32 +177,43 @@ class _Judge:
                 parts.append(self.features(boxes, evidence(boxes, self.found), rows, spurious=kind == 2))
                 kinds.append(np.full(len(boxes), kind, dtype=np.int64))
                 origins.append(where[rows])
-        model = _Kinds().fit(np.concatenate(parts), np.concatenate(kinds), np.concatenate(origins))
+        possible = self.possible()
+        model = Kinds().fit(
+            np.concatenate(parts), np.concatenate(kinds), np.concatenate(origins), possible[chosen],
+            self.least,
+        )  # fmt: skip
         if len(chosen) == n:
-            return model.chances(own), model.shares
+            return model.own, model.shares
         chances = np.empty((n, len(KINDS)))
         for start in range(0, n, _AT_A_TIME):
             here = np.arange(start, min(start + _AT_A_TIME, n))
             part = _rows_of(self.evidence, here)
-            chances[here] = model.chances(self.features(self.labels.take(here), part, here, own=True))
+            features = self.features(self.labels.take(here), part, here, own=True)
+            chances[here] = model.chances(features, possible[here])
         return chances, model.shares
+
+    def possible(self) -> npt.NDArray[np.bool_]:
+        """(n, kinds) whether a label can be of a kind: a box of several objects holds two detections."""
+        possible = np.ones((len(self.labels), len(KINDS)), dtype=bool)
+        possible[:, KINDS.index("merged")] = self.evidence.several > _LEAST_SEVERAL
+        return possible
 
     def features(
         self, boxes: Boxes, found: Evidence, rows: Ints, *, own: bool = False, spurious: bool = False
     ) -> Doubles:
         """(n, features) what tells the kinds apart."""
         same, any_, other, beside, several = (
-            _log_odds(each) for each in (found.same, found.any, found.other, found.beside, found.several)
+            log_odds(each) for each in (found.same, found.any, found.other, found.beside, found.several)
         )
         usual = self.expected.of(boxes, same if own else None)
-        area, _ = _shape(boxes, self.sizes)
+        area, _ = shape_of(boxes, self.sizes)
         has = (found.same_row >= 0).astype(np.float64)
         matched = np.maximum(found.same_row, 0)
         to = self.found.corners[matched]
         sides = np.maximum(boxes.corners[:, 2:] - boxes.corners[:, :2], 1e-6)
         off = np.abs((to[:, :2] + to[:, 2:]) - (boxes.corners[:, :2] + boxes.corners[:, 2:])) / (2 * sides)
         stretch = np.abs(np.log(np.maximum(to[:, 2:] - to[:, :2], 1e-6) / sides))
-        confidence = _log_odds(np.where(found.same_row >= 0, self.found.confidence[matched], 0.0))
+        confidence = log_odds(np.where(found.same_row >= 0, self.found.confidence[matched], 0.0))
         columns = [
             same, any_, other, beside, several, same - other, np.maximum(beside - same, -6), several - same,
             usual, same - usual, (same - usual) * usual, area,
@@ -197,7 +225,29 @@ class _Judge:
         ]  # fmt: skip
         if self.probs is not None:
             columns.append(np.zeros(len(boxes)) if spurious else self.preference(rows, boxes.classes))
+        columns += self.fit(boxes)
         return np.stack(columns, axis=1)
+
+    def fit(self, boxes: Boxes) -> list[Doubles]:
+        """What the pixels say about how well each box fits; nothing where nothing is known."""
+        if self.by_pixels is None:
+            return []
+        said = self.seen(boxes)
+        there = np.nan_to_num(box_iou(boxes.corners, said[list(CORNERS)].to_numpy()), nan=0.5)
+        known = said["fit"].notna().to_numpy(dtype=np.float64)
+        fit, fit_there, spread = (
+            np.nan_to_num(said[name].to_numpy(dtype=np.float64), nan=0.5)
+            for name in ("fit", "fit_there", "spread")
+        )
+        return [known, fit, log_odds(fit), log_odds(fit_there), fit_there - fit, there, there * there,
+                np.maximum(0.7 - there, 0), spread]  # fmt: skip
+
+    def seen(self, boxes: Boxes) -> pd.DataFrame:
+        """Where the object of each box seems to be, by the pixels."""
+        assert self.by_pixels is not None
+        names = np.array(self.classes, dtype=object)[boxes.classes]
+        labels = [None if origin < 0 else self.ids[origin] for origin in boxes.origins.tolist()]
+        return self.by_pixels.judge(self.sample_ids[boxes.images], list(names), boxes.corners, labels)
 
     def preference(self, rows: Ints, classes: Ints) -> Doubles:
         """Log of the probability of a class, against that of the best other one."""
@@ -240,7 +290,10 @@ class _Judge:
     def missing(self, chances: Doubles, objects: pd.DataFrame) -> pd.DataFrame:
         """The detections that no label explains, with the chance that each is an object."""
         found, said = self.found, self.claims
-        probability = _missing_chances(found, said, self.sizes, len(self.classes))
+        looks, probability = missing_chances(found, said, self.sizes, len(self.classes))
+        corners = found.corners
+        if self.by_pixels is not None:
+            corners, probability = self._by_fit(looks, probability)
         # One that shows where a badly placed or wrongly named box belongs isn't another object
         explained = np.zeros(len(found))
         wrong = chances[:, 1] + chances[:, 3]
@@ -250,10 +303,39 @@ class _Judge:
         probability = probability * (1 - explained)
         rows = np.flatnonzero((said.label < 0) & (found.classes >= 0) & ~self._left_out(objects))
         rows = rows[np.argsort(-probability[rows], kind="stable")[:_MOST_MISSING]]
-        table = self.table.iloc[self.rows[rows]].reset_index(drop=True)
-        return table[["sample_id", "name", *CORNERS, "confidence"]].assign(
-            probability=probability[rows], claimed=said.claimed[rows], row=self.rows[rows]
-        )
+        table = self.table.iloc[self.rows[rows]].reset_index(drop=True)[["sample_id", "name", "confidence"]]
+        for number, name in enumerate(CORNERS):
+            table[name] = corners[rows, number]
+        return table.assign(probability=probability[rows], claimed=said.claimed[rows], row=self.rows[rows])
+
+    def _by_fit(self, looks: Doubles, probability: Doubles) -> tuple[Doubles, Doubles]:
+        """Boxes of the likely ones where their object seems to be, and chances by the pixels there."""
+        found, has = self.found, self.claims.label >= 0
+        corners, chances = found.corners.copy(), probability.copy()
+        likely = np.flatnonzero((probability > _LEAST_JUDGED) & (found.classes >= 0))
+        likely = likely[np.argsort(-probability[likely], kind="stable")[:_MOST_JUDGED]]
+        stand = np.flatnonzero(has & (found.classes >= 0))
+        stand = np.random.default_rng(0).permutation(stand)[:_MOST_JUDGED]
+        rows = np.sort(np.concatenate([likely, stand]))
+        boxes = Boxes(
+            images=found.images[rows], corners=found.corners[rows], classes=found.classes[rows],
+            origins=self.claims.label[rows],
+        )  # fmt: skip
+        said = self.seen(boxes)
+        known = said["fit"].notna().to_numpy()
+        rows, said = rows[known], said[known]
+        fit, there = (said[name].to_numpy(dtype=np.float64) for name in ("fit", "fit_there"))
+        moved = ~has[rows] & (there > fit)
+        corners[rows[moved]] = said[list(CORNERS)].to_numpy()[moved]
+        chances[rows] = chances_by_fit(looks[rows], fit, there, has[rows])
+        # Several that lead to one place are one object
+        order = rows[np.argsort(-chances[rows], kind="stable")]
+        boxes = Boxes(
+            images=found.images[order], corners=corners[order], classes=found.classes[order],
+            origins=order,
+        )  # fmt: skip
+        chances[order[repeated(boxes, _SAME_PLACE)]] *= _REPEATED
+        return corners, chances
 
     def _left_out(self, objects: pd.DataFrame) -> npt.NDArray[np.bool_]:
         """Detections that lie in a crowd or in a region that is to be ignored."""
@@ -268,24 +350,12 @@ def _rows_of(found: Evidence, rows: Ints) -> Evidence:
     return Evidence(**{name: values[rows] for name, values in vars(found).items()})
 
 
-def _log_odds(values: Doubles) -> Doubles:
-    odds: Doubles = np.log((values + _FLOOR) / (1 - values + _FLOOR))
-    return odds
-
-
-def _shape(boxes: Boxes, sizes: Doubles) -> tuple[Doubles, Doubles]:
-    """Log of the side of each box relative to its image, and of its aspect."""
-    sides = np.maximum(boxes.corners[:, 2:] - boxes.corners[:, :2], 1e-9)
-    relative = np.maximum(sides.prod(1) / sizes[boxes.images].prod(1), 1e-8)
-    return 0.5 * np.log(relative), np.log(sides[:, 0] / sides[:, 1])
-
-
 class _Expected:
     """The support that a label of some class and size usually has."""
 
     def __init__(self, labels: Boxes, found: Evidence, sizes: Doubles, n_classes: int) -> None:
         self.sizes = sizes
-        support = _log_odds(found.same)
+        support = log_odds(found.same)
         design = self._design(labels)
         self.weights = np.linalg.solve(design.T @ design + np.diag([1e-6, 1, 1]), design.T @ support)
         left = support - design @ self.weights
@@ -293,7 +363,7 @@ class _Expected:
         self.counts: Any = np.bincount(labels.classes, minlength=n_classes)
 
     def _design(self, boxes: Boxes) -> Doubles:
-        area, _ = _shape(boxes, self.sizes)
+        area, _ = shape_of(boxes, self.sizes)
         return np.stack([np.ones_like(area), area, area * area], axis=1)
 
     def of(self, boxes: Boxes, own: Doubles | None) -> Doubles:
@@ -305,125 +375,3 @@ class _Expected:
         sums = sums - left_out * ((0.0 if own is None else own) - base)
         usual: Doubles = base + sums / (counts - left_out + 5)
         return usual
-
-
-class _Kinds:
-    """A regression that tells the kinds apart, and how frequent they are."""
-
-    def fit(self, features: Doubles, kinds: Ints, origins: Ints) -> _Kinds:
-        """Fit on labels (kind 0, first) and on errors that were planted in the labels `origins`."""
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.preprocessing import StandardScaler
-
-        n = int((kinds == 0).sum())
-        self.scale = StandardScaler().fit(features)
-        scaled = self.scale.transform(features)
-        known = np.bincount(kinds, minlength=len(KINDS)) > 0
-        expected = np.where(known, _EXPECTED, 0)
-        self.shares = expected / expected.sum()
-        sound = np.ones(n)
-        for _ in range(_ROUNDS):
-            weights = sound[origins]
-            totals = np.bincount(kinds, weights, len(KINDS))
-            weights = weights * (sound.sum() / np.maximum(totals, 1e-9))[kinds]
-            self.model = LogisticRegression(max_iter=300, tol=1e-3)
-            self.model.fit(scaled, kinds, sample_weight=weights)
-            even = self._even(scaled[:n])
-            for _ in range(100):
-                chances = _shared(even, self.shares)
-                self.shares = (chances.sum(0) + _WEIGHT * expected) / (n + _WEIGHT * expected.sum())
-            sound = np.maximum(chances[:, 0], 0.01)
-        return self
-
-    def chances(self, features: Doubles) -> Doubles:
-        """(n, kinds) chances."""
-        return _shared(self._even(self.scale.transform(features)), self.shares)
-
-    def _even(self, scaled: Doubles) -> Doubles:
-        """(n, kinds) chances if all kinds were equally frequent."""
-        chances = np.zeros((len(scaled), len(KINDS)))
-        chances[:, self.model.classes_] = self.model.predict_proba(scaled)
-        return chances
-
-
-def _shared(even: Doubles, shares: Doubles) -> Doubles:
-    chances: Doubles = even * shares
-    chances /= chances.sum(1, keepdims=True)
-    return chances
-
-
-class _Explained:
-    """What tells detections that stand for a label from the others, in parts of the detections."""
-
-    def __init__(self, found: Detections, said: Claims, sizes: Doubles, n_classes: int, rows: Ints) -> None:
-        from sklearn.linear_model import LogisticRegression
-
-        self.found, self.said, self.sizes = found, said, sizes
-        self.classes = np.where(found.classes < 0, n_classes, found.classes)
-        first = np.stack([_log_odds(found.confidence[rows]), said.claimed[rows]], axis=1)
-        has = said.label[rows] >= 0
-        alone = LogisticRegression().fit(first, has).predict_proba(first)[:, 1]
-        seen = (np.bincount(self.classes[rows], each, n_classes + 1) + 3 for each in (has, alone))
-        self.by_class = np.log(np.divide(*seen))
-
-    def of(self, rows: Any) -> Doubles:
-        """(len(rows), features)."""
-        found, said = self.found, self.said
-        boxes = Boxes(
-            images=found.images[rows],
-            corners=found.corners[rows],
-            classes=self.classes[rows],
-            origins=said.label[rows],
-        )
-        area, _ = _shape(boxes, self.sizes)
-        confidence, claimed = _log_odds(found.confidence[rows]), said.claimed[rows]
-        columns = [
-            confidence, np.maximum(confidence, 0), claimed, np.maximum(claimed - 0.4, 0),
-            self.by_class[self.classes[rows]], area, area * area, said.repeats[rows], said.inside[rows],
-        ]  # fmt: skip
-        return np.stack(columns, axis=1)
-
-
-def _missing_chances(found: Detections, said: Claims, sizes: Doubles, n_classes: int) -> Doubles:
-    """(m,) chance of each detection without a label to be an object without one.
-
-    Detections that stand for a label show what detections of objects look like, the others what is left. If a
-    share of the objects has no label, and the detections that look best are all of objects, that share of
-    them has none; further down, what has no label is such an object or nothing.
-    """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
-
-    m = len(found)
-    fitted = np.arange(m)
-    if m > _MOST_EXPLAINED:
-        fitted = np.sort(np.random.default_rng(0).choice(m, _MOST_EXPLAINED, replace=False))
-    has = said.label[fitted] >= 0
-    if has.all() or not has.any():
-        return np.zeros(m)
-    features = _Explained(found, said, sizes, n_classes, fitted)
-    scale = StandardScaler()
-    scaled = scale.fit_transform(features.of(fitted))
-    model = LogisticRegression(max_iter=300)
-    weights = np.ones(len(fitted))
-    for _ in range(4):
-        odds = np.exp(model.fit(scaled, has, sample_weight=weights).decision_function(scaled))
-        share = _share_missing(odds, has)
-        chance = np.clip(share / (1 - share) * odds, 0, 1)
-        weights = np.where(has, 1.0, 1 - 0.98 * chance)
-    chances = np.empty(m)
-    for start in range(0, m, _AT_A_TIME):
-        here = slice(start, start + _AT_A_TIME)
-        odds = np.exp(model.decision_function(scale.transform(features.of(here))))
-        chances[here] = np.clip(share / (1 - share) * odds, 0, 1)
-    return np.where(said.label >= 0, 0.0, chances)
-
-
-def _share_missing(odds: Doubles, has: npt.NDArray[np.bool_]) -> float:
-    """Share of objects without a label, at most, by the detections that look most like objects."""
-    order = np.argsort(-odds, kind="stable")
-    labeled = np.cumsum(has[order])
-    unlabeled = np.arange(1, len(order) + 1) - labeled
-    best = labeled >= max(20, 0.1 * labeled[-1])
-    share = (unlabeled + 0.5) / (labeled + unlabeled + 1)
-    return float(np.minimum(share[best].min() if best.any() else 0.1, 0.5))

@@ -20,8 +20,11 @@ __all__ = [
     "Evidence",
     "claims",
     "evidence",
+    "log_odds",
     "most_overlap",
     "numbered",
+    "repeated",
+    "shape_of",
     "share_inside",
 ]
 
@@ -30,6 +33,7 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 _PAIRS = 2_000_000  # worked on at a time
+_FLOOR = 1e-2  # of a strength in [0, 1], before its log-odds
 _PARTS = 4  # detections inside a box that are tried as its parts, the most confident ones
 
 
@@ -361,6 +365,21 @@ def claims(labels: Boxes, detections: Detections, found: Evidence) -> Claims:
     )
 
 
+def repeated(boxes: Boxes, least: float) -> Bools:
+    """(n,) whether a box overlaps an earlier one of its image and class, in any order of the images.
+
+    Args:
+        boxes: the most important one first.
+        least: IoU from which they are the same.
+    """
+    one, other = pairs_by_group(boxes.images, boxes.images)
+    same = (other < one) & (boxes.classes[one] == boxes.classes[other])
+    one, other = one[same], other[same]
+    again = np.zeros(len(boxes), dtype=bool)
+    again[one[box_iou(boxes.corners[one], boxes.corners[other]) >= least]] = True
+    return again
+
+
 def share_inside(detections: Detections, regions: Boxes) -> Doubles:
     """(m,) largest share of each detection's area that lies in a region."""
     return _inside(regions, detections, np.full(len(detections), -2, dtype=np.int64))
@@ -395,3 +414,16 @@ def _put_most(most: Doubles, left: Ints, values: Doubles) -> None:
     """Write the largest value of each run of equal positions."""
     starts = np.flatnonzero(np.r_[True, left[1:] != left[:-1]])
     most[left[starts]] = np.maximum.reduceat(values, starts)
+
+
+def log_odds(values: Doubles) -> Doubles:
+    """Log-odds of strengths in [0, 1], which may be 0 and 1."""
+    odds: Doubles = np.log((values + _FLOOR) / (1 - values + _FLOOR))
+    return odds
+
+
+def shape_of(boxes: Boxes, sizes: Doubles) -> tuple[Doubles, Doubles]:
+    """Log of the side of each box relative to its image, and of its aspect."""
+    sides = np.maximum(boxes.corners[:, 2:] - boxes.corners[:, :2], 1e-9)
+    relative = np.maximum(sides.prod(1) / sizes[boxes.images].prod(1), 1e-8)
+    return 0.5 * np.log(relative), np.log(sides[:, 0] / sides[:, 1])

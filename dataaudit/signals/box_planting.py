@@ -18,7 +18,8 @@ Ints = npt.NDArray[np.int64]
 
 KINDS = ("sound", "wrong class", "spurious", "bad location", "merged")
 """What a labeled box can be; the numbers that `planted` gives are positions here."""
-_LOW, _HIGH = 0.2, 0.7  # IoU of a badly placed box with its object
+_LOW, _HIGH = 0.2, 0.75  # IoU of a badly placed box with its object
+_FEWEST_MERGED = 20
 _ALONE = 0.1  # IoU of a spurious box with any label, at most
 
 
@@ -44,7 +45,9 @@ def planted(
         yield 1, *_of_other_classes(labels, np.repeat(chosen, times), n_classes, rng)
     yield 2, *_elsewhere(labels, np.repeat(chosen, times), sizes, rng)
     yield 3, *_misplaced(labels, np.repeat(chosen, 3 * times), sizes, rng)
-    yield 4, *_merged(labels, chosen, times)
+    merged, rows = _merged(labels, chosen, times)
+    if len(rows) >= _FEWEST_MERGED:
+        yield 4, merged, rows
 
 
 def _of_other_classes(labels: Boxes, rows: Ints, n_classes: int, rng: Any) -> tuple[Boxes, Ints]:
@@ -83,15 +86,26 @@ def _misplaced(labels: Boxes, rows: Ints, sizes: Doubles, rng: Any) -> tuple[Box
     boxes = labels.take(rows)
     n = len(rows)
     sides = np.tile(boxes.corners[:, 2:] - boxes.corners[:, :2], 2)
-    moved = np.tile(rng.uniform(-0.7, 0.7, (n, 2)), 2)
+    moved = np.tile(rng.uniform(-0.7, 0.7, (n, 2)) * rng.random((n, 1)), 2)
     resized = rng.uniform(-0.6, 0.6, (n, 4)) * (rng.random((n, 4)) < 0.7)
     corners = boxes.corners + np.where(rng.random((n, 1)) < 0.5, moved, resized) * sides
     corners = np.clip(corners, 0, np.tile(sizes[boxes.images], 2))
     iou = box_iou(corners, boxes.corners)
-    kept = np.flatnonzero((iou > _LOW) & (iou < _HIGH))
+    kept = _evenly(iou, rng)
     boxes = boxes.take(kept)
     made = Boxes(images=boxes.images, corners=corners[kept], classes=boxes.classes, origins=boxes.origins)
     return made, rows[kept]
+
+
+def _evenly(iou: Doubles, rng: Any) -> Ints:
+    """Positions of boxes of which every IoU from `_LOW` to `_HIGH` is about as frequent, in their order."""
+    edges = np.linspace(_LOW, _HIGH, 12)
+    part = np.digitize(iou, edges)
+    counts = np.bincount(part, minlength=len(edges) + 1)
+    fewest = np.median(counts[1:-1])
+    inside = (part > 0) & (part < len(edges))
+    kept = inside & (rng.random(len(iou)) < fewest / np.maximum(counts[part], 1))
+    return np.asarray(np.flatnonzero(kept), dtype=np.int64)
 
 
 def _merged(labels: Boxes, chosen: Ints, times: int) -> tuple[Boxes, Ints]:

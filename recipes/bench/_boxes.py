@@ -50,7 +50,8 @@ def plant(tables: Tables, kind: str, *, share: float = 0.1, seed: int = 0) -> Pl
     sound = labels[~(labels["crowd"] | labels["ignore"]) & labels[XY].notna().all(axis=1)]
     if kind == "merged":
         return _merged(tables, labels, sound, sizes, share, rng)
-    chosen = sound.index[np.sort(rng.permutation(len(sound))[: max(round(share * len(sound)), 1)])]
+    order = rng.permutation(len(sound))
+    chosen = sound.index[np.sort(order[: max(round(share * len(sound)), 1)])]
     gone = labels.loc[chosen[:0]]
     groups: dict[str, str] = {}
     wrong: list[str] = list(chosen)
@@ -62,10 +63,14 @@ def plant(tables: Tables, kind: str, *, share: float = 0.1, seed: int = 0) -> Pl
     elif kind == "missing":
         gone, labels, wrong = labels.loc[chosen], labels.drop(index=chosen), []
     elif kind in ("shifted", "resized"):
-        move = _shifted if kind == "shifted" else _resized
-        for label_id in chosen:
+        move, wrong = _shifted if kind == "shifted" else _resized, []
+        for label_id in sound.index[order]:  # a box that fills its image can't be shifted; another is
             size = sizes.loc[labels.at[label_id, "sample_id"]].to_numpy()
-            labels.loc[label_id, XY] = move(labels.loc[label_id, XY].to_numpy(dtype=float), size, rng)
+            box = labels.loc[label_id, XY].to_numpy(dtype=float)
+            new = move(box, size, rng)
+            if len(wrong) < len(chosen) and 0.25 <= box_iou(box, new) <= 0.65:
+                labels.loc[label_id, XY] = new
+                wrong.append(label_id)
     elif kind == "spurious":
         labels, wrong = _spurious(labels, sound, sizes, len(chosen), rng)
     else:
@@ -127,7 +132,9 @@ def _spurious(
     """Boxes of the size and class of some object in another image, where no object is."""
     rows, ids = [], []
     boxes = {name: each[XY].to_numpy() for name, each in labels.groupby("sample_id")}
-    for number in range(n):
+    for number in range(20 * n):
+        if len(rows) == n:
+            break
         row = sound.iloc[rng.integers(len(sound))].copy()
         relative = row[XY].to_numpy(dtype=float) / np.tile(sizes.loc[row["sample_id"]].to_numpy(), 2)
         sides = relative[2:] - relative[:2]

@@ -20,7 +20,9 @@ confidence) and spurious boxes.
 from __future__ import annotations
 
 import argparse
+import os
 import resource
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -74,6 +76,14 @@ def main() -> None:
     if given.speed:
         speed(given.speed)
         return
+    with tempfile.TemporaryDirectory(prefix="fiftyone-") as folder:
+        os.environ["FIFTYONE_DATABASE_DIR"] = folder  # the user's own database isn't touched
+        os.environ["FIFTYONE_DATABASE_VALIDATION"] = "false"
+        compare(given)
+
+
+def compare(given: argparse.Namespace) -> None:
+    """Print a line for each kind of error."""
     tables = loaded(given.name, given.data)
     found = detect(given.weights, tables.images) if given.predictions == "fastest" else None
     for kind in given.kinds:
