@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dataaudit.errors import FormatError
 
-__all__ = ["content_of", "head_of", "is_folder", "kind_of", "why_unread"]
+__all__ = ["content_of", "head_of", "is_folder", "is_free", "kind_of", "why_unread"]
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -64,6 +64,11 @@ def content_of(path: str | Path, where: str | Path | None = None) -> bytes:
             return opened.read()
     except OSError as error:
         raise FormatError(f"The file can't be read: {error.strerror}.", where=where or path) from None
+
+
+def is_free(path: Path) -> bool:
+    """Whether a new file may be written at a path; a link that leads nowhere is something, too."""
+    return not os.path.lexists(path)
 
 
 def head_of(path: str | Path, size: int) -> bytes:

@@ -14,7 +14,7 @@ from PIL import Image
 from dataaudit.decode import open_image
 from dataaudit.errors import ConflictError, DataAuditError, InputError
 from dataaudit.formats import _pairs
-from dataaudit.formats._files import content_of
+from dataaudit.formats._files import content_of, is_free
 from dataaudit.formats._numbers import is_same, number, written
 from dataaudit.formats._shared import inside, new_label
 from dataaudit.formats._xml import Document, Element, Splice, Values, copied, inserted, parse, removed, text
@@ -137,7 +137,7 @@ def operations(
     found, by_file = _pairs.by_file(source, fixes, annotation_of)
     for file, own in by_file.items():
         path = inside(source.root, file)
-        if not path.exists() and all(fix.op == "add" for fix in own):
+        if is_free(path) and all(fix.op == "add" for fix in own):
             found.append(_new_file(path, source.root, own))
         else:
             found.append(_edit(_pairs.check_file(source.root, file), own))

@@ -13,6 +13,7 @@ from dataaudit.errors import FormatError, InputError
 from dataaudit.formats import _cells
 from dataaudit.formats._files import content_of, head_of, why_unread
 from dataaudit.formats._shared import check_name
+from dataaudit.journal import edited
 
 SPLIT_KEYS = ("train", "val", "valid", "validation", "test")
 
@@ -238,7 +239,11 @@ def class_file(folders: Sequence[Path]) -> Path | None:
 
 def read_class_file(file: Path) -> dict[int, str]:
     """Class number to name; a line is a class, also an empty one between others."""
-    lines = _cells.decode(content_of(file), file).text.splitlines()
+    return _lines_of(_cells.decode(content_of(file), file).text)
+
+
+def _lines_of(text: str) -> dict[int, str]:
+    lines = text.splitlines()
     return {number: line.strip() for number, line in enumerate(lines) if line.strip()}
 
 
@@ -255,7 +260,7 @@ def added(file: Path, content: bytes, known: Mapping[int, str], new: Sequence[st
         new: names to add, with the numbers after the last.
 
     Raises:
-        InputError: a name that the file can't hold.
+        InputError: a name that the file can't hold, or a list that can't be extended.
     """
     from dataaudit.formats import _json
 
@@ -267,7 +272,26 @@ def added(file: Path, content: bytes, known: Mapping[int, str], new: Sequence[st
         changes = _added_to_yaml(file, decoded.text, known, new)
     else:
         changes = _added_to_lines(decoded.text, known, new)
-    return _json.to_splices(decoded, changes, file)
+    splices = _json.to_splices(decoded, changes, file)
+    wanted = {**known, **dict(enumerate(new, max(known, default=-1) + 1))}
+    text = _cells.decode(edited(content, splices), file).text
+    if _said(text, file) != wanted:
+        raise InputError(
+            f"The list of classes can't be extended by {new[0]!r}.", where=file, fix="Add it by hand."
+        )
+    return splices
+
+
+def _said(text: str, file: Path) -> dict[int, str] | None:
+    """The names in the text of a class list; None where it can't be read."""
+    import yaml
+
+    if file.suffix.lower() not in (".yaml", ".yml"):
+        return _lines_of(text)
+    try:
+        return _names(yaml.load(text, Loader=yaml.BaseLoader)["names"], file)
+    except (yaml.YAMLError, FormatError, KeyError, TypeError):
+        return None
 
 
 def _added_to_lines(text: str, known: Mapping[int, str], new: Sequence[str]) -> list[tuple[int, int, str]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from dataaudit.errors import InputError
 from dataaudit.formats import _yolo_lines, _yolo_names
 from dataaudit.formats._cells import line_end
-from dataaudit.formats._files import head_of
+from dataaudit.formats._files import head_of, is_free
 from dataaudit.formats._found import check_old, gone
 from dataaudit.formats._pairs import by_file, check_file
 from dataaudit.formats._shared import inside, new_label
@@ -136,7 +136,7 @@ def _edited(
     """The edit of one label file, or a new one."""
     path = inside(root, file)
     adds = [fix for fix in fixes if fix.op == "add"]
-    if not path.exists():
+    if is_free(path):
         for fix in fixes:
             if fix.op != "add":
                 raise gone(fix, str(path))

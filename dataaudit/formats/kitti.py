@@ -20,7 +20,7 @@ from pathlib import Path
 from dataaudit import state
 from dataaudit.errors import ConflictError, FormatError, InputError
 from dataaudit.formats import _pairs
-from dataaudit.formats._files import content_of, head_of
+from dataaudit.formats._files import content_of, head_of, is_free
 from dataaudit.formats._lists import listed_splits
 from dataaudit.formats._numbers import is_same, number, written
 from dataaudit.formats._shared import ObjectRows, absolute, default_anchor, inside, new_label, place
@@ -122,7 +122,7 @@ def patch(source: Source, fixes: Sequence[Fix]) -> list[Operation]:
     found, by_file = _pairs.by_file(source, fixes, annotation_of)
     for file, own in by_file.items():
         path = inside(root, file)
-        if not path.exists() and all(fix.op == "add" for fix in own):
+        if is_free(path) and all(fix.op == "add" for fix in own):
             like = next((other for other in sorted(path.parent.glob("*.txt")) if _is_labels(other)), None)
             lines = _lines(like.read_bytes()) if like is not None else []
             content = _added([], lines, own)

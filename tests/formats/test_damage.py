@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ import pytest
 from damage import FORMATS, Damage, sound, to_files, to_images
 from damaged_folders import to_folders
 from damaged_values import to_values
-from object_fixes import apply, of_object
+from object_fixes import apply, of_image, of_object
 
-from dataaudit import fix, formats
-from dataaudit.errors import InputError
+from dataaudit import fix, formats, state
+from dataaudit.cli import main
+from dataaudit.errors import ConflictError, InputError
 from dataaudit.pipeline import audit
 from dataaudit.types import CORNERS, Finding, Tables
 
@@ -130,6 +132,12 @@ def snapshot(root: Path) -> dict[str, tuple[Any, ...]]:
     return found
 
 
+def content(root: Path) -> list[tuple[Any, ...]]:
+    """What there is below a folder, without times of change and the state of the tool."""
+    seen = snapshot(root).items()
+    return [(path, mode, what) for path, (mode, _, what) in seen if state.FOLDER not in path]
+
+
 def findings(tables: Tables) -> tuple[Finding, ...]:
     # Without a source nothing is kept beside the dataset
     return audit(replace(tables, source=None), select=CODES, progress=False).items
@@ -153,6 +161,7 @@ def objects(tables: Tables) -> list[tuple[Any, ...]]:
 def test_there_are_damages_of_every_kind() -> None:
     assert len({(case.format, case.name) for case in CASES}) == len(CASES) >= 700
     unknown = set(OUTCOMES) - {f"{case.format} {case.name}" for case in CASES}
+    assert len([case for case in CASES if f"{case.format} {case.name}" in COMMANDS]) == len(COMMANDS)
     assert unknown <= {case.name.partition(": ")[2] for case in CASES}
 
 
@@ -177,6 +186,65 @@ def test_damage_is_an_error_or_a_finding_that_names_the_place(case: Damage, tmp_
     assert snapshot(tmp_path) == before
 
 
+TEXTS = ("yolo", "voc", "kitti")
+BESIDE = (": a broken link", ": a link to itself", ": a folder", ": a pipe", ": random bytes", "empty")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case.format in TEXTS and case.name.endswith(BESIDE)], ids=str
+)
+def test_a_fix_beside_the_damage_is_refused_or_can_be_undone(case: Damage, tmp_path: Path) -> None:
+    root = sound(case.format, tmp_path / "data")
+    case.harm(root)
+    before, tables = content(root), formats.read(root)
+    box = (0.25, 0.25, 0.5, 0.5) if tables.units == "relative" else (1.0, 2.0, 9.0, 8.0)
+    fixes = [
+        of_image(tables, image, "add", tables.labels["name"].iloc[0], box) for image in tables.images.index
+    ]
+    fixes += [of_object(tables, str(label_id), "remove") for label_id in tables.labels.index]
+    for each in fixes:
+        with suppress(InputError, ConflictError):
+            apply(tables, each)
+            assert content(root) != before
+            fix.undo(root)
+        assert content(root) == before
+
+
+COMMANDS = (
+    "coco annotations.json: a half is left",
+    "coco annotations.json: empty",
+    "coco annotations.json: 100,000 brackets",
+    "coco annotations.json: a pipe",
+    "coco annotations.json: a pointer of git-lfs",
+    "coco annotations.json: a link to itself",
+    "yolo data.yaml: an unclosed bracket",
+    "voc no folder of images",
+    "kitti a further image named no UTF-8",
+    "cvat annotations.xml: a device without end",
+    "cvat a bomb of entities",
+)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if f"{case.format} {case.name}" in COMMANDS], ids=str
+)
+def test_the_command_ends_with_code_2_and_one_message(
+    case: Damage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = sound(case.format, tmp_path / "data")
+    case.harm(root)
+    before = snapshot(tmp_path)
+    assert main(["audit", str(root)]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith(f"dataaudit: {root}")
+    assert case.place in said.err
+    assert "Traceback" not in said.err
+    assert snapshot(tmp_path) == before
+
+
 @pytest.mark.timeout(60)
 @of("harmless")
 def test_what_the_format_allows_is_read_without_loss_and_comes_back_after_a_fix(
@@ -185,7 +253,7 @@ def test_what_the_format_allows_is_read_without_loss_and_comes_back_after_a_fix(
     root = sound(case.format, tmp_path / "data")
     wanted = objects(formats.read(root))
     case.harm(root)
-    before = snapshot(root)
+    before = content(root)
     tables = formats.read(root)
     assert objects(tables) == wanted
     assert not [each.message for each in findings(tables) if each.score < 0.5]
@@ -194,11 +262,7 @@ def test_what_the_format_allows_is_read_without_loss_and_comes_back_after_a_fix(
     apply(tables, of_object(tables, first, "relabel", other))
     assert formats.read(root).labels.loc[first, "name"] == other
     fix.undo(root)
-    after = {path: seen for path, seen in snapshot(root).items() if ".dataaudit" not in path}
-    # Times of change are not of the files' content
-    assert [(path, mode, content) for path, (mode, _, content) in after.items()] == [
-        (path, mode, content) for path, (mode, _, content) in before.items()
-    ]
+    assert content(root) == before
 
 
 @pytest.mark.timeout(60)
