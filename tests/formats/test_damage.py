@@ -114,6 +114,7 @@ VALID = (
 )
 OUTCOMES = dict.fromkeys(HARMLESS, "harmless") | dict.fromkeys(VALID, "valid")
 CASES = [*to_files(OUTCOMES), *to_images(OUTCOMES), *to_values(OUTCOMES), *to_folders(OUTCOMES)]
+OF_FILES = {case.name for case in to_files({})}  # many, and alike to all checks
 SYNTAX = re.compile("isn't JSON|isn't YAML|XML can't be read")
 LINE = re.compile(r"\.(?:json|yaml|xml):\d+")
 
@@ -180,8 +181,9 @@ def test_damage_is_an_error_or_a_finding_that_names_the_place(case: Damage, tmp_
             formats.read(root, format=case.format)
     else:
         assert tables.task == "detection"
-        found = [said_by(each, tables) for each in findings(tables)]
-        assert found
+        found = [f"{each.message} {each.locator}" for each in tables.problems]
+        if case.name not in OF_FILES or not any(case.place in each for each in found):
+            found = [said_by(each, tables) for each in findings(tables)]
         assert any(case.place in each for each in found), found
     assert snapshot(tmp_path) == before
 
