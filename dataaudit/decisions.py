@@ -22,7 +22,7 @@ from dataaudit.errors import DataAuditError, InputError, nearest
 from dataaudit.formats import _cells
 from dataaudit.metrics import box_iou
 from dataaudit.signals.objects import image_sizes
-from dataaudit.types import VERDICTS, Box, Decision, Finding, Fix, Locator, Report, Source, Tables
+from dataaudit.types import CORNERS, VERDICTS, Box, Decision, Finding, Fix, Locator, Report, Source, Tables
 
 __all__ = [
     "SAME",
@@ -44,6 +44,7 @@ _BOXES = {"given_box": "box", "suggested_box": "suggested_box"}
 _OF_OBJECTS = ("box", *_BOXES)
 _JUDGED = ("code", "item_id", "given", "digest", "judged_box")
 _KEPT = ("fix", "at", *_JUDGED)
+_REPORTED = (*CORNERS, *(f"new_{corner}" for corner in CORNERS), "label_file", "label_item")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -476,7 +477,7 @@ def _json_rows(path: Path, content: bytes) -> Iterator[_Row]:
 
 
 def _check_columns(names: Sequence[str], where: str) -> None:
-    known = (*_ANSWERS, *_CONTEXT, *_KEPT)
+    known = (*_ANSWERS, *_CONTEXT, *_KEPT, *_REPORTED)
     for name in names:
         if name and name not in known:
             raise InputError(f"There is no column {name!r}. {nearest(name, known)}", where=where)

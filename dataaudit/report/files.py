@@ -25,6 +25,9 @@ CSV_COLUMNS = (
 )  # fmt: skip
 """Columns of findings.csv; with the second to fifth filled in it is a decisions file."""
 
+ANSWERS = ("verdict", "label", "box", "reviewer", "note")
+"""Those that are empty, for a person to fill in; the box is asked for of objects only."""
+
 BOX_COLUMNS = ("x1", "y1", "x2", "y2", "new_x1", "new_y1", "new_x2", "new_y2")
 """Further columns of a detection dataset: the box and the proposed one, in pixels."""
 
@@ -92,11 +95,12 @@ def replace_file(path: Path, content: bytes) -> Path:
 def _csv(summary: Mapping[str, Any]) -> str:
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\r\n")
-    columns = CSV_COLUMNS + ((*BOX_COLUMNS, *PLACE_COLUMNS) if summary.get("objects") is not None else ())
+    columns: tuple[str, ...] = CSV_COLUMNS
+    if summary.get("objects") is not None:
+        columns = (*columns[:3], "box", *columns[3:], *BOX_COLUMNS, *PLACE_COLUMNS)
     writer.writerow(columns)
     for finding in summary["findings"]:
-        row = {**finding, "finding": finding["key"], "label": "", "reviewer": "", "note": "", "verdict": ""}
-        row |= _box_cells(finding)
+        row = {**finding, **_box_cells(finding), **dict.fromkeys(ANSWERS, ""), "finding": finding["key"]}
         cells = (row[column] for column in columns)
         writer.writerow(
             [spreadsheet_safe(storable(cell) if isinstance(cell, str) else cell) for cell in cells]

@@ -13,6 +13,7 @@ from made_objects import found, object_report, objects_of
 from made_reports import report_of, tables_of
 from rich.console import Console
 
+from dataaudit import decisions
 from dataaudit.report import (
     summarize,
     to_github,
@@ -179,6 +180,18 @@ def test_the_findings_as_files_have_the_corners_of_both_boxes(tmp_path: Path) ->
     table = pq.read_table(files["findings.parquet"]).to_pandas().set_index("key")
     assert table.loc["k2", ["new_x1", "new_y1", "new_x2", "new_y2"]].tolist() == [70, 60, 100, 110]
     assert pd.isna(table.loc["k2", "x1"])
+
+
+def test_the_findings_of_objects_with_verdicts_filled_in_are_a_file_of_decisions(tmp_path: Path) -> None:
+    report = object_report(objects_of())
+    path = write(report, tmp_path)["findings.csv"]
+    table = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("finding")
+    table.loc["k2", ["verdict", "box"]] = ["other", "70, 60, 99, 109"]
+    table.loc["k3", "verdict"] = "accept"
+    table.to_csv(path)
+    said = {each.finding: each.fix for each in decisions.read(path, report)}
+    assert [said[key].op for key in ("k2", "k3")] == ["add", "move"]
+    assert said["k2"].box == (70, 60, 99, 109)
 
 
 def test_the_findings_of_classes_have_the_columns_that_they_had(tmp_path: Path) -> None:
