@@ -183,14 +183,22 @@ class _Judge:
             self.least,
         )  # fmt: skip
         if len(chosen) == n:
-            return model.own, model.shares
+            return self.with_merged(model.own), model.shares
         chances = np.empty((n, len(KINDS)))
         for start in range(0, n, _AT_A_TIME):
             here = np.arange(start, min(start + _AT_A_TIME, n))
             part = _rows_of(self.evidence, here)
             features = self.features(self.labels.take(here), part, here, own=True)
             chances[here] = model.chances(features, possible[here])
-        return chances, model.shares
+        return self.with_merged(chances), model.shares
+
+    def with_merged(self, chances: Doubles) -> Doubles:
+        """Chances with what two detections side by side say; few datasets have neighbours to learn from."""
+        several = np.clip(self.evidence.several - self.evidence.same, 0, 1)[:, None]
+        merged = np.zeros_like(chances)
+        merged[:, KINDS.index("merged")] = 1
+        mixed: Doubles = chances * (1 - several) + merged * several
+        return mixed
 
     def possible(self) -> npt.NDArray[np.bool_]:
         """(n, kinds) whether a label can be of a kind: a box of several objects holds two detections."""

@@ -250,7 +250,7 @@ def _write_several(
     part: dict[str, Any],
 ) -> None:
     """Of each box the two detections inside it that explain it together."""
-    part_of_it = (part["inside"] > 0.75) & (part["iou"] < 0.75) & (detections.confidence[right] > 0.05)
+    part_of_it = (part["inside"] > 0.5) & (part["iou"] < 0.75) & (detections.confidence[right] > 0.05)
     left, right = left[part_of_it], right[part_of_it]
     order = np.lexsort((-detections.confidence[right], left))
     left, right = left[order], right[order]

@@ -28,12 +28,14 @@ class Planted:
             which may be flagged, are in `groups`.
         gone: objects that are missing: columns sample_id, name and corners.
         groups: of a label that is wrong together with others, the name of the group.
+        pairs: of "merged", the label that stands for each object that is gone too.
     """
 
     tables: Tables
     wrong: frozenset[str]
     gone: pd.DataFrame
     groups: dict[str, str]
+    pairs: tuple[str, ...] = ()
 
 
 def plant(tables: Tables, kind: str, *, share: float = 0.1, seed: int = 0) -> Planted:
@@ -211,7 +213,8 @@ def _merged(
             wrong.append(one)
             gone.append(other)
             labels.loc[one, XY] = both
-    return _planted(tables, labels.drop(index=gone), wrong, labels.loc[gone], {})
+    made = _planted(tables, labels.drop(index=gone), wrong, labels.loc[gone], {})
+    return replace(made, pairs=tuple(wrong))
 
 
 def _with(labels: pd.DataFrame, rows: list[Any], ids: list[str]) -> pd.DataFrame:
