@@ -14,7 +14,7 @@ from dataaudit.metrics import box_iou
 from dataaudit.signals.detector import Scene, detections
 from dataaudit.signals.detector.calibration import calibrated, matched
 from dataaudit.signals.detector.decoding import decoded
-from dataaudit.signals.detector.pictures import Batch
+from dataaudit.signals.detector.pictures import Batch, level_of, strides_for
 from dataaudit.signals.detector.training import generalized_iou, targets
 from dataaudit.signals.feature_maps import FeatureMaps, feature_maps
 from dataaudit.types import CORNERS, FLAGS, Workplace
@@ -54,7 +54,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, Feat
 
 def found_in(objects: pd.DataFrame, maps: FeatureMaps, **settings: int) -> pd.DataFrame:
     groups = pd.Series(np.arange(len(maps.ids)), index=maps.ids)
-    return detections(objects, groups, maps, Workplace(device="cpu"), **settings)
+    return detections(objects, groups, maps, Workplace(device="cpu"), **{"folds": 3, **settings})
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def test_too_few_pictures_are_said(scenes: tuple[pd.DataFrame, FeatureMaps]) -> 
     objects, maps = scenes
     with pytest.raises(Unavailable, match="2 different images are too few for 3 folds"):
         one = pd.Series(np.arange(len(maps.ids)) % 2, index=maps.ids)
-        detections(objects, one, maps, Workplace(device="cpu"))
+        detections(objects, one, maps, Workplace(device="cpu"), folds=3)
 
 
 def test_too_many_images_are_said_with_the_setting(scenes: tuple[pd.DataFrame, FeatureMaps]) -> None:
@@ -228,3 +228,15 @@ def test_calibrated_scores_keep_their_order_and_come_true() -> None:
 
 def test_without_detections_nothing_is_calibrated() -> None:
     assert calibrated(np.array([]), np.array([], dtype=bool), np.array([], dtype=bool)).tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("sides", "strides"),
+    [([400.0, 300.0], (32,)), ([400.0, 60.0], (16, 32)), ([400.0, 12.0, 12.0], (8, 16, 32))],
+)
+def test_small_objects_need_finer_strides(sides: list[float], strides: tuple[int, ...]) -> None:
+    assert strides_for(np.array(sides)) == strides
+
+
+def test_an_object_is_learnt_at_the_coarsest_stride_that_it_covers() -> None:
+    assert level_of(torch.tensor([10.0, 100.0, 200.0]), (8, 16, 32)).tolist() == [8, 16, 32]

@@ -21,6 +21,8 @@ from dataaudit.types import CORNERS, Workplace
 __all__ = ["Scene", "detections"]
 
 _FEWEST = 20
+_FEW_IMAGES = 1000
+_MANY_FOLDS, _FEW_FOLDS = 5, 3
 _DIFFICULT = 0.3
 _SMALLEST = 1.0
 
@@ -32,7 +34,7 @@ def detections(
     feature_maps: FeatureMaps,
     workplace: Workplace,
     *,
-    folds: int = 3,
+    folds: int = 0,
     epochs: int = 0,
     members: int = 1,
     max_images: int = 5000,
@@ -48,7 +50,8 @@ def detections(
         near_duplicates: group of each image.
         feature_maps: of the frozen backbone.
         workplace: device and progress.
-        folds: how many models, each of which judges the images that it didn't see.
+        folds: how many models, each of which judges the images that it didn't see; 0 picks 5 for up to 1,000
+            images, which need what labels there are, and 3 for more.
         epochs: how often each image is learnt from; 0 picks a number by how many images there are.
         members: heads trained for each fold, whose opinions are averaged.
         max_images: with more images and without a GPU the baseline isn't trained; 0 sets no limit.
@@ -63,11 +66,12 @@ def detections(
         InputError: fewer than 2 folds or no member.
         Unavailable: there are too few objects to learn from, or too many images for a CPU.
     """
+    n_images = len(feature_maps.ids)
+    folds = folds or (_MANY_FOLDS if n_images <= _FEW_IMAGES else _FEW_FOLDS)
     for name, value, least in (("folds", folds, 2), ("members", members, 1), ("epochs", epochs, 0)):
         if value < least:
             raise InputError(f"detections: {name} is {value}; expected {least} at least.")
     scene = Scene.of(objects, near_duplicates, feature_maps, folds=folds, seed=seed)
-    n_images = len(feature_maps.ids)
     if max_images and n_images > max_images:
         from dataaudit.signals.backbones import on_cpu
 

@@ -32,7 +32,7 @@ from dataaudit.types import CORNERS, Workplace
 __all__ = ["found"]
 
 _EPOCHS = (6, 20)
-_SEEN = 12_000
+_SEEN = 5_000
 _INSIDE = 0.5
 _LEAST = 0.005
 
