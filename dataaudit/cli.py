@@ -39,7 +39,10 @@ def parser() -> argparse.ArgumentParser:
 
 def _dataset(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "path", metavar="DIR", help="folder, manifest (CSV, Parquet) or name of a FiftyOne dataset"
+        "path",
+        metavar="DIR",
+        help="folder, manifest (CSV, Parquet), file of annotations (COCO, CVAT, data.yaml) "
+        "or name of a FiftyOne dataset",
     )
 
 
@@ -70,7 +73,9 @@ def _reading(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--backbone", metavar="NAME", help="efficientnet_lite0, resnet50, timm:NAME, ...")
     command.add_argument(
-        "--baseline", choices=("probe", "finetune"), help="what judges the labels; finetune trains a network"
+        "--baseline",
+        choices=("probe", "finetune"),
+        help="what judges classes of images; finetune trains a network",
     )
     command.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, mps")
     command.add_argument("-q", "--quiet", action="store_true", help="no progress bars")
@@ -100,7 +105,7 @@ def _fix(command: argparse.ArgumentParser) -> None:
         "--min-probability", type=float, metavar="P", help="fix findings that are this probable, 0 to 1"
     )
     command.add_argument(
-        "--decisions", metavar="FILE", help="CSV or JSONL: finding, verdict, label, reviewer, note"
+        "--decisions", metavar="FILE", help="CSV or JSONL: finding, verdict, label, box, reviewer, note"
     )
     command.add_argument("--select", metavar="CODES", help="only findings of these checks")
     command.add_argument("--reviewer", metavar="NAME", help="who decided, for the ledger")
@@ -146,12 +151,12 @@ def _version(command: argparse.ArgumentParser) -> None:
     commit.add_argument("--tag", metavar="NAME", help="name of the version (v1, v2, ...)")
     listed = commands.add_parser("list", help="the versions there are")
     _dataset(listed)
-    diff = commands.add_parser("diff", help="label by label, what changed between two versions")
+    diff = commands.add_parser("diff", help="label by label or box by box, what changed between two versions")
     _dataset(diff)
     diff.add_argument("a", metavar="A", help="a version, such as v1")
     diff.add_argument("b", metavar="B", nargs="?", help="another; the working copy when left out")
     diff.add_argument("--format", choices=("text", "json"), default="text")
-    compare = commands.add_parser("compare", help="accuracy of the baseline, trained on each version")
+    compare = commands.add_parser("compare", help="accuracy or mAP of the baseline, trained on each version")
     _dataset(compare)
     compare.add_argument("versions", metavar="VERSION", nargs="+", help="two or more versions")
     compare.add_argument("--format", choices=("text", "json"), default="text")

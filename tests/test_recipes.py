@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,24 @@ def test_the_gate_fails_on_wrong_labels_and_writes_sarif(photos: Path) -> None:
     assert "LBL>1%" in done.stdout
     assert json.loads((photos.parent / "dataaudit.sarif").read_text())["version"] == "2.1.0"
     assert run("03_gate_in_ci.py", photos, "LBL>50%", folder=photos.parent).returncode == 0
+
+
+def test_boxes_are_cleaned_up_and_the_label_files_are_as_before_in_the_end(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    # Too few objects to train a detector on, which takes a minute; a box that reaches out needs none
+    runpy.run_path(str(RECIPES / "shapes.py"))["draw"](folder, 7)
+    (folder / "labels/003.txt").write_text("0 0.1 0.5 0.4 0.4\n1 0.7500 0.5000 0.2000 0.2000\n")
+    before = {path: path.read_bytes() for path in folder.rglob("*.*")}
+    done = run("04_clean_boxes.py", folder, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for words in (
+        "BOX006 images/003.png",
+        "-disc (-0.1, 0.3, 0.3, 0.7)\n+disc (0, 0.3, 0.3, 0.7)",
+        "1 findings before and 0 after 1 fixes.",
+        "Took back 1 fixes.",
+    ):
+        assert words in done.stdout
+    assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before
 
 
 @pytest.mark.parametrize("recipe", sorted(path.name for path in RECIPES.glob("0*.py")))
