@@ -110,19 +110,22 @@ def box_errors(
         )
     if not len(detections):
         raise Unavailable("there are no detections")
-    judge = _Judge(valid, detections, list(classes), sizes, object_probs, box_judge)
-    if box_regressions is not None:
-        known = box_regressions.reindex(valid.index)
-        judge.least[KINDS.index("bad location")] = np.nan_to_num(known["misplaced"].mean())
-        judge.least[KINDS.index("spurious")] = np.nan_to_num(known["spurious"].mean())
-    chances, shares = judge.label_chances()
-    table = judge.describe(chances)
-    return BoxErrors(
-        labels=table,
-        missing=judge.missing(chances, objects),
-        detections=detections,
-        shares=dict(zip(KINDS, shares.tolist(), strict=True)),
-    )
+    from threadpoolctl import threadpool_limits
+
+    # Many small products: several threads of BLAS wait for each other longer than they compute
+    with threadpool_limits(1, "blas"):
+        judge = _Judge(valid, detections, list(classes), sizes, object_probs, box_judge)
+        if box_regressions is not None:
+            known = box_regressions.reindex(valid.index)
+            judge.least[KINDS.index("bad location")] = np.nan_to_num(known["misplaced"].mean())
+            judge.least[KINDS.index("spurious")] = np.nan_to_num(known["spurious"].mean())
+        chances, shares = judge.label_chances()
+        return BoxErrors(
+            labels=judge.describe(chances),
+            missing=judge.missing(chances, objects),
+            detections=detections,
+            shares=dict(zip(KINDS, shares.tolist(), strict=True)),
+        )
 
 
 def _valid(objects: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
