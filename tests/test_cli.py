@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -119,11 +120,22 @@ def test_a_reader_that_closes_the_pipe_ends_the_command_quietly() -> None:
         assert done.stderr == ""
 
 
+def opened(pid: int) -> set[str]:
+    """The files that a process has open."""
+    names = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            names.add(str(entry.readlink()))
+    return names
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the system doesn't say which files are open")
 def test_ctrl_c_in_the_sweep_is_130_and_the_next_run_goes_on_from_there(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     write_digits(photos, 300)
-    slow = photos / "5/0150-slow.png"  # a pipe: whoever reads it waits for us
-    os.mkfifo(slow)
+    slow = photos / "5/0150-slow.png"
+    with slow.open("wb") as empty:
+        empty.truncate(2**30)  # long enough to be seen while it is read
     arguments = ["audit", str(photos), "--no-fiftyone", "--exit-zero", "--select", "DUP001"]
     started = subprocess.Popen(
         [sys.executable, "-m", "dataaudit", *arguments],
@@ -131,8 +143,9 @@ def test_ctrl_c_in_the_sweep_is_130_and_the_next_run_goes_on_from_there(tmp_path
         stdout=subprocess.PIPE,
         text=True,
     )
-    with slow.open("wb"):
-        started.send_signal(signal.SIGINT)
+    while str(slow) not in opened(started.pid):
+        assert started.poll() is None
+    started.send_signal(signal.SIGINT)
     out, err = started.communicate(timeout=60)
     assert started.returncode == 130, err
     assert out == ""
