@@ -252,8 +252,8 @@ def box_area(boxes: Doubles) -> Doubles:
     >>> box_area(np.array([0.0, 0.0, 2.0, 3.0])).item()
     6.0
     """
-    sides = np.maximum(boxes[..., 2:] - boxes[..., :2], 0)
-    area: Doubles = sides[..., 0] * sides[..., 1]
+    width, height = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
+    area: Doubles = np.maximum(width, 0) * np.maximum(height, 0)
     return area
 
 
@@ -267,8 +267,10 @@ def box_intersection(a: Doubles, b: Doubles) -> Doubles:
     Returns:
         (...,) areas.
     """
-    sides = np.maximum(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0)
-    area: Doubles = sides[..., 0] * sides[..., 1]
+    # Number by number: corners taken in pairs take twice as long
+    width = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0])
+    height = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1])
+    area: Doubles = np.maximum(width, 0) * np.maximum(height, 0)
     return area
 
 

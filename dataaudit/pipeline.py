@@ -54,7 +54,7 @@ def audit(
     training_dynamics: pd.DataFrame | None = None,
     annotations: str | Path | pd.DataFrame | Annotations | None = None,
     annotation_columns: Mapping[str, str] | None = None,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
     format: str | None = None,  # noqa: A002
     options: Mapping[str, str] | None = None,
     progress: bool = True,
@@ -100,6 +100,11 @@ def audit(
     """
     started = time.perf_counter()
     tables = data if isinstance(data, Tables) else _tables(data, format, options or {})
+    if baseline == "finetune" and tables.task == "detection":
+        raise InputError(
+            "The baseline 'finetune' judges the classes of whole images, and these have objects.",
+            fix="Leave it out: a detector is trained; or hand in predictions of your own.",
+        )
     run = _Run(
         tables=tables,
         checks=registry.select(select, ignore),
@@ -107,7 +112,7 @@ def audit(
         backbone=backbone,
         baseline=baseline,
         device=device,
-        cache=cache if cache is not None or tables.source is None else _own_cache(tables.source),
+        cache=_cache_of(tables.source) if cache is None else Path(cache),
         progress=progress,
     )
     run.timings["load"] = time.perf_counter() - started
@@ -158,7 +163,9 @@ def _tables(data: Any, name: str | None, options: Mapping[str, str]) -> Tables:
     return tables.read(data, label_field=options.get("label_field"))
 
 
-def _own_cache(source: Source) -> Path:
+def _cache_of(source: Source | None) -> Path | None:
+    if source is None:
+        return None
     try:
         state.prepare(source)
     except OSError as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from detections import scenes
 from pictures import tables_of, write_digits
 from PIL import Image
 
@@ -347,3 +348,16 @@ def test_tables_of_an_earlier_report_are_read_again_where_a_file_has_changed(
     (folder / changed).write_bytes(b"")
     again = audit(report.tables, backbone=pixels, progress=False)
     assert changed in [item.sample_id for item in again.items if item.code == "IMG001"]
+
+
+def test_a_cache_may_be_named_by_a_text(
+    planted: tuple[Path, Report], pixels: Backbone, tmp_path: Path
+) -> None:
+    folder = tmp_path / "elsewhere"
+    audit(planted[0], select=("DUP001",), cache=str(folder), backbone=pixels, progress=False)
+    assert any(folder.iterdir())
+
+
+def test_a_network_for_whole_images_doesnt_judge_objects() -> None:
+    with pytest.raises(InputError, match="judges the classes of whole images, and these have objects"):
+        audit(scenes(3), baseline="finetune", progress=False)

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from dataaudit.errors import ConflictError, InputError
+from dataaudit.formats._fiftyone import rewritten
 from dataaudit.formats._masks import framed
 from dataaudit.formats._shared import ObjectRows, new_label
-from dataaudit.journal import Delete, Operation, Rewrite, database
+from dataaudit.journal import Operation, database
 from dataaudit.types import CORNERS, FLAGS, Box, Fix, Locator, Problem, Source, Tables
 
 if TYPE_CHECKING:
@@ -193,30 +194,15 @@ def patch(name: str, field: str, fixes: Sequence[Fix]) -> list[Operation]:
         ConflictError: a sample or detection is gone, or no longer what a fix expects.
         InputError: a sample is taken out and changed at once, or a mask can't follow its box.
     """
-    by_sample: dict[str, list[Fix]] = {}
-    for fix in fixes:
-        by_sample.setdefault(fix.sample_id, []).append(fix)
-    documents = database.fields(name, field, list(by_sample))
-    old: dict[str, str | None] = {}
-    new: dict[str, str | None] = {}
-    removed: list[str] = []
-    for sample_id, mine in by_sample.items():
-        where = f"FiftyOne dataset {name}, sample {sample_id}"
-        if sample_id not in documents:
-            raise _conflict(f"The sample {sample_id} is gone.", where)
-        document = documents[sample_id]
-        content: Document = {"_cls": "Detections"} if document is None else database.parsed(document)
-        if _takes_out(mine, content, where):
-            removed.append(sample_id)
-            continue
-        content["detections"] = _fixed(content.get("detections") or [], mine, where)
-        old[sample_id], new[sample_id] = document, database.dumped(content)
-    operations: list[Operation] = []
-    if new:
-        operations.append(Rewrite(dataset=name, field=field, old=old, new=new))
-    if removed:
-        operations.append(Delete(dataset=name, ids=tuple(removed)))
-    return operations
+    return rewritten(name, field, fixes, _changed)
+
+
+def _changed(document: str | None, fixes: Sequence[Fix], where: str) -> tuple[bool, str | None]:
+    content: Document = {"_cls": "Detections"} if document is None else database.parsed(document)
+    if _takes_out(fixes, content, where):
+        return True, None
+    content["detections"] = _fixed(content.get("detections") or [], fixes, where)
+    return False, database.dumped(content)
 
 
 def _takes_out(fixes: Sequence[Fix], content: Document, where: str) -> bool:

@@ -1,4 +1,4 @@
-"""The connection to FiftyOne."""
+"""The connection to FiftyOne, and how a field of its samples is changed."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import logging
 import os
 import shutil
 import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dataaudit.errors import DataAuditError, MissingDependencyError
+from dataaudit.errors import ConflictError, DataAuditError, MissingDependencyError
+from dataaudit.journal import Delete, Operation, Rewrite, database
+from dataaudit.types import Fix
 
-__all__ = ["WAYS_TO_A_DATABASE", "connect", "stay_connected"]
+__all__ = ["WAYS_TO_A_DATABASE", "connect", "rewritten", "stay_connected"]
 
 _connecting = threading.Lock()
 
@@ -44,6 +47,50 @@ def stay_connected() -> None:
     with contextlib.suppress(DataAuditError, ImportError):  # said again, and heard, where it is needed
         connect()
     threading.Event().wait()
+
+
+def rewritten(
+    name: str,
+    field: str,
+    fixes: Sequence[Fix],
+    change: Callable[[str | None, Sequence[Fix], str], tuple[bool, str | None]],
+) -> list[Operation]:
+    """The changes in the database that carry out fixes of a field; nothing is changed yet.
+
+    Args:
+        name: of the dataset.
+        field: of its samples.
+        fixes: of any of them.
+        change: takes the field's document of a sample, its fixes and what to call the place in an error;
+            gives whether the sample leaves the dataset, and else the new document.
+
+    Raises:
+        ConflictError: a sample is gone.
+    """
+    by_sample: dict[str, list[Fix]] = {}
+    for fix in fixes:
+        by_sample.setdefault(fix.sample_id, []).append(fix)
+    documents = database.fields(name, field, list(by_sample))
+    old: dict[str, str | None] = {}
+    new: dict[str, str | None] = {}
+    removed: list[str] = []
+    for sample_id, own in by_sample.items():
+        where = f"FiftyOne dataset {name}, sample {sample_id}"
+        if sample_id not in documents:
+            raise ConflictError(
+                f"The sample {sample_id} is gone.", where=where, fix="Nothing was changed. Audit again."
+            )
+        leaves, document = change(documents[sample_id], own, where)
+        if leaves:
+            removed.append(sample_id)
+        else:
+            old[sample_id], new[sample_id] = documents[sample_id], document
+    operations: list[Operation] = []
+    if new:
+        operations.append(Rewrite(dataset=name, field=field, old=old, new=new))
+    if removed:
+        operations.append(Delete(dataset=name, ids=tuple(removed)))
+    return operations
 
 
 def _connected() -> Any:

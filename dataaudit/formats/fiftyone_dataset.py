@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from dataaudit import state
-from dataaudit.errors import ConflictError, FormatError, InputError, nearest
+from dataaudit.errors import FormatError, InputError, nearest
 from dataaudit.formats import _detections
-from dataaudit.formats._fiftyone import connect
+from dataaudit.formats._fiftyone import connect, rewritten
 from dataaudit.formats._sets import check_fixes
 from dataaudit.formats._shared import new_label, set_tables
-from dataaudit.journal import Assign, Delete, Operation, Rewrite, database
+from dataaudit.journal import Assign, Delete, Operation, database
 from dataaudit.types import Fix, Locator, Source, Tables
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def patch(source: Source, fixes: Sequence[Fix]) -> list[Operation]:
     if is_objects(dataset, field):
         return _detections.patch(source.path, field, fixes)
     if is_several(dataset, field):
-        return _patch_sets(source.path, field, fixes)
+        return rewritten(source.path, field, fixes, _set_changed)
     relabeled = [fix for fix in fixes if fix.op == "relabel"]
     removed = tuple(fix.sample_id for fix in fixes if fix.op != "relabel")
     operations: list[Operation] = []
@@ -228,39 +228,17 @@ def patch(source: Source, fixes: Sequence[Fix]) -> list[Operation]:
     return operations
 
 
-def _patch_sets(name: str, field: str, fixes: Sequence[Fix]) -> list[Operation]:
-    by_sample: dict[str, list[Fix]] = {}
-    for fix in fixes:
-        by_sample.setdefault(fix.sample_id, []).append(fix)
-    documents = database.fields(name, field, list(by_sample))
-    old: dict[str, str | None] = {}
-    new: dict[str, str | None] = {}
-    removed: list[str] = []
-    for sample_id, mine in by_sample.items():
-        where = f"FiftyOne dataset {name}"
-        if sample_id not in documents:
-            raise ConflictError(
-                f"The sample {sample_id} is gone.", where=where, fix="Nothing was changed. Audit again."
-            )
-        have = database.classes_of(documents[sample_id])
-        if check_fixes(mine, have, where):
-            removed.append(sample_id)
-            continue
-        old[sample_id] = documents[sample_id]
-        relabels = {fix.old: new_label(fix) for fix in mine if fix.op == "relabel"}
-        first = [relabels.pop(None)] if None in relabels else []
-        new[sample_id] = database.relabeled(
-            documents[sample_id],
-            removed=[fix.old for fix in mine if fix.op == "remove"],
-            renamed=relabels,
-            added=[*first, *(new_label(fix) for fix in mine if fix.op == "add")],
-        )
-    operations: list[Operation] = []
-    if new:
-        operations.append(Rewrite(dataset=name, field=field, old=old, new=new))
-    if removed:
-        operations.append(Delete(dataset=name, ids=tuple(removed)))
-    return operations
+def _set_changed(document: str | None, fixes: Sequence[Fix], where: str) -> tuple[bool, str | None]:
+    if check_fixes(fixes, database.classes_of(document), where):
+        return True, None
+    relabels = {fix.old: new_label(fix) for fix in fixes if fix.op == "relabel"}
+    first = [relabels.pop(None)] if None in relabels else []
+    return False, database.relabeled(
+        document,
+        removed=[fix.old for fix in fixes if fix.op == "remove"],
+        renamed=relabels,
+        added=[*first, *(new_label(fix) for fix in fixes if fix.op == "add")],
+    )
 
 
 def states(path: Path) -> list[Path]:

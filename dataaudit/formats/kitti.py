@@ -180,22 +180,15 @@ def _paired(
 
 def _add_objects(rows: ObjectRows, root: Path, file: str, image: str) -> bool:
     """Add the objects of a file; False where nothing in it can be read."""
-    content = b""
     try:
-        content = content_of(root / file, file)
-        text = content.decode("utf-8-sig")
-    except (FormatError, UnicodeDecodeError) as error:
-        why = str(error)
-        if isinstance(error, UnicodeDecodeError):
-            at_line = content.count(b"\n", 0, error.start) + 1
-            why = f"{file}:{at_line}: The file can't be read: {error}."
-        rows.problems.append(
-            Problem(
-                kind="unreadable annotation file",
-                message=f"{why} Its objects are left out.",
-                locator=Locator(file=file),
-                sample_id=image,
-            )
+        text = _text(root, file)
+    except FormatError as error:
+        _note(
+            rows,
+            "unreadable annotation file",
+            f"{error} Its objects are left out.",
+            Locator(file=file),
+            image,
         )
         return False
     n_lines = n_read = 0
@@ -207,27 +200,17 @@ def _add_objects(rows: ObjectRows, root: Path, file: str, image: str) -> bool:
         at = Locator(file=file, item=item)
         if len(tokens) not in _COLUMNS:
             message = f"{at}: The line has {len(tokens)} columns; expected 15 or 16. It is left out."
-            rows.problems.append(
-                Problem(kind="unreadable line", message=message, locator=at, sample_id=image)
-            )
+            _note(rows, "unreadable line", message, at, image)
             continue
         n_read += 1
         label_id = f"{image}:{item}"
         x1, y1, x2, y2 = (number(token) for token in tokens[_CORNERS])
         if math.isnan(x1 + y1 + x2 + y2):
             message = f"{at}: The box is {' '.join(tokens[_CORNERS])!r}; expected four numbers."
-            rows.problems.append(
-                Problem(
-                    kind="unreadable box", message=message, locator=at, sample_id=image, label_id=label_id
-                )
-            )
+            _note(rows, "unreadable box", message, at, image, label_id)
         elif wrong := [token for token in tokens[1:] if math.isnan(number(token))]:
             message = f"{at}: {wrong[0][:40]!r} isn't a number; expected one in every column but the first."
-            rows.problems.append(
-                Problem(
-                    kind="unreadable number", message=message, locator=at, sample_id=image, label_id=label_id
-                )
-            )
+            _note(rows, "unreadable number", message, at, image, label_id)
         is_object = tokens[0] != _IGNORED
         rows.object(
             image,
@@ -240,6 +223,21 @@ def _add_objects(rows: ObjectRows, root: Path, file: str, image: str) -> bool:
             occluded=is_object and number(tokens[2]) >= 1,
         )
     return n_read > 0 or not n_lines
+
+
+def _text(root: Path, file: str) -> str:
+    content = content_of(root / file, file)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        at_line = content.count(b"\n", 0, error.start) + 1
+        raise FormatError(f"The file can't be read: {error}.", where=f"{file}:{at_line}") from None
+
+
+def _note(
+    rows: ObjectRows, kind: str, message: str, at: Locator, image: str, label_id: str | None = None
+) -> None:
+    rows.problems.append(Problem(kind=kind, message=message, locator=at, sample_id=image, label_id=label_id))
 
 
 # Patching

@@ -24,9 +24,9 @@ from dataaudit.signals.box_evidence import (
     claims,
     evidence,
     log_odds,
+    log_side,
     numbered,
     repeated,
-    shape_of,
     share_inside,
 )
 from dataaudit.signals.box_kinds import Kinds
@@ -65,16 +65,14 @@ class BoxErrors:
             ``iou`` of the box with that; and ``first`` and ``second``, the rows of the two detections that a
             merged box would cover, -1 for none.
         missing: detections that no label explains, most probable first. Columns ``sample_id``, ``name``,
-            the corners in pixels, ``confidence``, ``probability`` that it is an object without a box,
-            ``claimed``, its highest IoU with a label, and ``row``, its row among the detections.
+            the corners in pixels, ``confidence``, ``probability`` that it is an object without a box
+            and ``claimed``, its highest IoU with a label.
         detections: the detections.
-        shares: estimated share of each of `KINDS` among the labels.
     """
 
     labels: pd.DataFrame
     missing: pd.DataFrame
     detections: pd.DataFrame
-    shares: dict[str, float]
 
 
 @signal
@@ -119,12 +117,11 @@ def box_errors(
             known = box_regressions.reindex(valid.index)
             judge.least[KINDS.index("bad location")] = np.nan_to_num(known["misplaced"].mean())
             judge.least[KINDS.index("spurious")] = np.nan_to_num(known["spurious"].mean())
-        chances, shares = judge.label_chances()
+        chances = judge.label_chances()
         return BoxErrors(
             labels=judge.describe(chances),
             missing=judge.missing(chances, objects),
             detections=detections,
-            shares=dict(zip(KINDS, shares.tolist(), strict=True)),
         )
 
 
@@ -164,8 +161,8 @@ class _Judge:
         self.least = np.zeros(len(KINDS))
         self.expected = _Expected(self.labels, self.evidence, self.sizes, len(classes))
 
-    def label_chances(self) -> tuple[Doubles, Doubles]:
-        """(n, kinds) chances of each label, and the (kinds,) shares."""
+    def label_chances(self) -> Doubles:
+        """(n, kinds) chances of each label."""
         n = len(self.labels)
         chosen = np.arange(n)
         if n > _MOST_FITTED:
@@ -186,14 +183,14 @@ class _Judge:
             self.least,
         )  # fmt: skip
         if len(chosen) == n:
-            return self.with_merged(model.own), model.shares
+            return self.with_merged(model.own)
         chances = np.empty((n, len(KINDS)))
         for start in range(0, n, _AT_A_TIME):
             here = np.arange(start, min(start + _AT_A_TIME, n))
             part = _rows_of(self.evidence, here)
             features = self.features(self.labels.take(here), part, here, own=True)
             chances[here] = model.chances(features, possible[here])
-        return self.with_merged(chances), model.shares
+        return self.with_merged(chances)
 
     def with_merged(self, chances: Doubles) -> Doubles:
         """Chances with what two detections side by side say; few datasets have neighbours to learn from."""
@@ -217,7 +214,7 @@ class _Judge:
             log_odds(each) for each in (found.same, found.any, found.other, found.beside, found.several)
         )
         usual = self.expected.of(boxes, same if own else None)
-        area, _ = shape_of(boxes, self.sizes)
+        area = log_side(boxes, self.sizes)
         has = (found.same_row >= 0).astype(np.float64)
         matched = np.maximum(found.same_row, 0)
         to = self.found.corners[matched]
@@ -317,7 +314,7 @@ class _Judge:
         table = self.table.iloc[self.rows[rows]].reset_index(drop=True)[["sample_id", "name", "confidence"]]
         for number, name in enumerate(CORNERS):
             table[name] = corners[rows, number]
-        return table.assign(probability=probability[rows], claimed=said.claimed[rows], row=self.rows[rows])
+        return table.assign(probability=probability[rows], claimed=said.claimed[rows])
 
     def _by_fit(self, looks: Doubles, probability: Doubles) -> tuple[Doubles, Doubles]:
         """Boxes of the likely ones where their object seems to be, and chances by the pixels there."""
@@ -374,7 +371,7 @@ class _Expected:
         self.counts: Any = np.bincount(labels.classes, minlength=n_classes)
 
     def _design(self, boxes: Boxes) -> Doubles:
-        area, _ = shape_of(boxes, self.sizes)
+        area = log_side(boxes, self.sizes)
         return np.stack([np.ones_like(area), area, area * area], axis=1)
 
     def of(self, boxes: Boxes, own: Doubles | None) -> Doubles:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dataaudit.signals.box_evidence import Boxes, Claims, Detections, log_odds, shape_of
+from dataaudit.signals.box_evidence import Boxes, Claims, Detections, log_odds, log_side
 
 __all__ = ["chances_by_fit", "missing_chances"]
 
@@ -42,7 +42,7 @@ class _Explained:
             classes=self.classes[rows],
             origins=said.label[rows],
         )
-        area, _ = shape_of(boxes, self.sizes)
+        area = log_side(boxes, self.sizes)
         confidence, claimed = log_odds(found.confidence[rows]), said.claimed[rows]
         columns = [
             confidence, np.maximum(confidence, 0), claimed, np.maximum(claimed - 0.4, 0),

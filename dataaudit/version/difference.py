@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from dataaudit.types import Source, Tables
-from dataaudit.version.objects import ObjectsDiff, diff_objects
+from dataaudit.version.objects import ObjectsDiff, counted, diff_objects
 from dataaudit.version.place import place_of
 from dataaudit.version.snapshot import read, working_tables
 
@@ -56,8 +56,7 @@ class VersionDiff:
     @property
     def counts(self) -> dict[str, int]:
         """How many changes there are of each kind, the kinds that occur only."""
-        found = self.changes["kind"].value_counts()
-        return {kind: int(found[kind]) for kind in KINDS if kind in found}
+        return counted(self.changes, KINDS)
 
     @property
     def matrix(self) -> pd.DataFrame:

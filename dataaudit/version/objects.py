@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import pandas as pd
 from dataaudit.metrics import best_pairs, box_iou, pairs_by_group
 from dataaudit.types import CORNERS, FLAGS, Tables
 
-__all__ = ["KINDS", "ObjectsDiff", "diff_objects"]
+__all__ = ["KINDS", "ObjectsDiff", "counted", "diff_objects"]
 
 KINDS = ("relabeled", "moved", "moved and relabeled", "marked otherwise", "added", "removed")
 OLD_CORNERS = tuple(f"old_{corner}" for corner in CORNERS)
@@ -52,8 +52,7 @@ class ObjectsDiff:
     @property
     def counts(self) -> dict[str, int]:
         """How many changes there are of each kind, the kinds that occur only."""
-        found = self.changes["kind"].value_counts()
-        return {kind: int(found[kind]) for kind in KINDS if kind in found}
+        return counted(self.changes, KINDS)
 
     @property
     def by_class(self) -> pd.DataFrame:
@@ -106,6 +105,12 @@ def _record(row: dict[Any, Any]) -> dict[str, Any]:
 def _texts(rows: pd.DataFrame, names: tuple[str, ...]) -> list[str]:
     corners = rows[list(names)].to_numpy(dtype=np.float64)
     return [f"({', '.join(f'{corner:.6g}' for corner in row)})" for row in corners.tolist()]
+
+
+def counted(changes: pd.DataFrame, kinds: Sequence[str]) -> dict[str, int]:
+    """How many rows there are of each of `kinds`, those that occur only, in their order."""
+    found = changes["kind"].value_counts()
+    return {kind: int(found[kind]) for kind in kinds if kind in found}
 
 
 def diff_objects(old: Tables, new: Tables, before: pd.Series[str], after: pd.Series[str]) -> ObjectsDiff:

@@ -3,7 +3,8 @@
     python recipes/bench/box_errors.py coco128 --data DATA --predictions fastest --weights FastestDet.onnx
     python recipes/bench/box_errors.py coco128 --data DATA --predictions baseline --seeds 0
     python recipes/bench/box_errors.py raccoon --data DATA --predictions baseline --seeds 0 1 2 3 4
-    python recipes/bench/box_errors.py --speed 2000 118000
+    python recipes/bench/box_errors.py --speed 4000 118000
+    python recipes/bench/box_errors.py raccoon --data DATA --time 364
 
 Needs dataaudit[bench]. DATA holds ``coco128/`` and ``raccoon/``. One kind of error at a time is planted in a
 share of the objects (see _boxes.py), before the baseline is trained on them. For each kind the average
@@ -34,10 +35,11 @@ from _boxes import KINDS, XY, Planted, plant
 from _fastest import detect
 
 from dataaudit import formats, pipeline
+from dataaudit.formats._shared import ObjectRows
 from dataaudit.metrics import box_iou
 from dataaudit.signals.box_errors import box_errors
 from dataaudit.signals.objects import image_sizes
-from dataaudit.types import FLAGS, Report, Tables
+from dataaudit.types import FLAGS, Locator, Report, Tables
 
 CODES = {
     "wrong class": ("BOX002",),
@@ -73,9 +75,13 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="keeps what is computed from the images")
     parser.add_argument("--alone", action="store_true", help="ours alone, without the peers")
     parser.add_argument("--speed", type=int, nargs="+", metavar="IMAGES")
+    parser.add_argument("--time", type=int, metavar="IMAGES", help="time the baseline on 640 x 480 pixels")
     given = parser.parse_args()
     if given.speed:
         speed(given.speed)
+        return
+    if given.time:
+        time_baseline(loaded(given.name, given.data), given.time)
         return
     with tempfile.TemporaryDirectory(prefix="fiftyone-") as folder:
         os.environ["FIFTYONE_DATABASE_DIR"] = folder  # the user's own database isn't touched
@@ -340,6 +346,32 @@ def speed(numbers: Sequence[int]) -> None:
             theirs = time.perf_counter() - started
             print(f"cleanlab, {n:,} images: {theirs:.1f} s, {1000 * theirs / n:.2f} ms an image, "
                   f"{theirs / seconds:.1f} times as long")  # fmt: skip
+
+
+def time_baseline(tables: Tables, n: int) -> None:
+    """Features and baseline on n images of 640 x 480 pixels: those of the dataset, and then mirrored ones."""
+    from PIL import Image, ImageOps
+
+    with tempfile.TemporaryDirectory() as folder:
+        rows, sizes = ObjectRows(), image_sizes(tables.images)
+        own = dict(list(tables.labels.groupby("sample_id")))
+        for number in range(n):
+            turn, row = divmod(number, len(tables.images))
+            sample_id = tables.images.index[row]
+            file = Path(folder) / f"{number}.jpg"
+            image = Image.open(tables.images["filepath"].iloc[row]).convert("RGB").resize((640, 480))
+            (ImageOps.mirror(image) if turn % 2 else image).save(file)
+            rows.image(file.name, str(file), Locator(file="a.xml"), size=(640, 480))
+            scale = np.tile([640, 480] / sizes.loc[sample_id].to_numpy(), 2)
+            for item, label in own.get(sample_id, tables.labels.iloc[:0]).iterrows():
+                x1, y1, x2, y2 = label[XY].to_numpy(dtype=float) * scale
+                corners = (640 - x2, y1, 640 - x1, y2) if turn % 2 else (x1, y1, x2, y2)
+                rows.object(file.name, f"{number}:{item}", label["name"], corners, Locator(file="a.xml"))
+        resized = rows.tables(source=None)
+        report = pipeline.audit(resized, select=("BOX003",), cache=Path(folder) / "cache", progress=False)
+        seconds = report.timings
+        print(f"{n} images, {len(resized.labels)} boxes: features and baseline {seconds['detections']:.0f} s, "
+              f"whole audit with the judge of the pixels {seconds['total']:.0f} s")  # fmt: skip
 
 
 def made(n: int) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, tuple[str, ...]]:

@@ -35,12 +35,12 @@ def errors(tables: Tables, **chances: list[float]) -> BoxErrors:
     table.iloc[0, table.columns.get_loc("second")] = 1
     missing = pd.DataFrame(
         [
-            ["003.jpg", "dog", 300.0, 200, 400, 300, 0.93, 0.9, 0.0, 7],
-            ["004.jpg", "cat", 30.0, 20, 40, 30, 0.2, 0.01, 0.31, 8],
+            ["003.jpg", "dog", 300.0, 200, 400, 300, 0.93, 0.9, 0.0],
+            ["004.jpg", "cat", 30.0, 20, 40, 30, 0.2, 0.01, 0.31],
         ],
-        columns=["sample_id", "name", *XY, "confidence", "probability", "claimed", "row"],
+        columns=["sample_id", "name", *XY, "confidence", "probability", "claimed"],
     )
-    return BoxErrors(labels=table, missing=missing, detections=found, shares={})
+    return BoxErrors(labels=table, missing=missing, detections=found)
 
 
 KINDS = ("sound", "wrong class", "spurious", "bad location", "merged")

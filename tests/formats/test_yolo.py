@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from dataclasses import replace
@@ -27,7 +28,7 @@ from dataaudit.errors import ConflictError, DataAuditError, FormatError, InputEr
 from dataaudit.types import Tables
 
 GOLDEN = Path(__file__).parent.parent / "data" / "yolo"
-COCO128 = Path("/work/shared/data/coco128/object_detection")
+COCO128 = Path(os.environ.get("DATAAUDIT_DATA", "nowhere")) / "coco128/object_detection"
 YAML = "train: images\nnames: [cat, dog]\n"
 CAT = "0 0.5 0.5 0.25 0.125\n"
 
@@ -160,7 +161,7 @@ def test_images_beside_the_folder_of_the_yaml_are_found(tmp_path: Path) -> None:
     assert formats.read(tmp_path / "data/boxes/config.yaml").labels.equals(tables.labels)
 
 
-@pytest.mark.skipif(not COCO128.is_dir(), reason="the folder of real data isn't here")
+@pytest.mark.skipif(not COCO128.is_dir(), reason="DATAAUDIT_DATA names no folder with coco128")
 def test_coco128_is_read_with_its_two_orphans() -> None:
     tables = formats.read(COCO128)
     assert (len(tables.images), len(tables.labels), len(tables.classes)) == (256, 1827, 80)
