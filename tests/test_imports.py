@@ -36,6 +36,7 @@ ROOMS = (
     "rules",
     "findings",
     "pipeline",
+    "worklist",
     "report",
     "review",
     "fix",

@@ -1,0 +1,7 @@
+"""What a reviewer looks at: the findings with their evidence, in the order of what looking at them brings."""
+
+from __future__ import annotations
+
+from dataaudit.worklist.entries import Choice, Entry, Neighbor, Worklist
+
+__all__ = ["Choice", "Entry", "Neighbor", "Worklist"]
