@@ -10,6 +10,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from browser import browser as browser
+from browser import chromium as chromium
+from browser import downloads as downloads
 from pictures import write_digits
 from PIL import Image
 
