@@ -38,12 +38,14 @@ class Neighbor:
         filepath: its file, absolute.
         names: its classes.
         similarity: cosine similarity in [-1, 1].
+        digest: MD5 of the image's bytes, by which its thumbnail is kept, or None.
     """
 
     sample_id: str
     filepath: str
     names: tuple[str, ...]
     similarity: float
+    digest: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
