@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -26,6 +27,10 @@ os.environ |= {
     "FIFTYONE_CONFIG_PATH": str(_HOME / "config.json"),
     "XDG_DATA_HOME": str(_HOME / "data"),
 }
+
+# A shell's background job ignores Ctrl-C, and so would every command that a test starts and interrupts
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionfinish() -> None:
