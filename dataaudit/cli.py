@@ -77,6 +77,11 @@ def _reading(command: argparse.ArgumentParser) -> None:
         choices=("probe", "finetune"),
         help="what judges classes of images; finetune trains a network",
     )
+    command.add_argument(
+        "--detector",
+        choices=("baseline", "finetune"),
+        help="what finds objects; finetune trains a detector of torchvision, on a GPU at best",
+    )
     command.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, mps")
     command.add_argument("-q", "--quiet", action="store_true", help="no progress bars")
 

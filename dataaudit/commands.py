@@ -70,6 +70,7 @@ def _report(given: argparse.Namespace, settings: config.Config) -> Report:
         settings=settings.settings,
         backbone=given.backbone or settings.backbone,
         baseline=given.baseline or settings.baseline,
+        detector=given.detector or settings.detector,
         device=given.device or settings.device,
         pred_probs=probabilities[0] if len(probabilities) == 1 else probabilities or None,
         predictions=_predictions(given.predictions, tables),
@@ -266,8 +267,8 @@ def _figures(source: Source, path: str) -> Mapping[str, Any] | None:
     settings = config.find(path)
     report = pipeline.audit(
         path, select=settings.select, ignore=settings.ignore, settings=settings.settings,
-        backbone=settings.backbone, baseline=settings.baseline, device=settings.device,
-        options=settings.options, format=source.format,
+        backbone=settings.backbone, baseline=settings.baseline, detector=settings.detector,
+        device=settings.device, options=settings.options, format=source.format,
     )  # fmt: skip
     return figures_of(report)
 

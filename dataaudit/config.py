@@ -23,6 +23,7 @@ class Config:
         fail_on: rules of the gate, such as ``LBL>1%``; empty: any finding.
         backbone: name of the backbone.
         baseline: what judges the labels, ``probe`` or ``finetune``.
+        detector: what finds objects, ``baseline`` or ``finetune``.
         device: ``auto``, ``cpu``, ``cuda``, ``mps``.
         fiftyone: whether an audit from the command line is written into FiftyOne.
         options: options of the format.
@@ -35,6 +36,7 @@ class Config:
     fail_on: tuple[str, ...] = ()
     backbone: str = "efficientnet_lite0"
     baseline: str = "probe"
+    detector: str = "baseline"
     device: str = "auto"
     fiftyone: bool = True
     options: Mapping[str, str] = field(default_factory=dict)
@@ -48,6 +50,7 @@ _KINDS = {
     "fail_on": "a list of strings",
     "backbone": "a string",
     "baseline": "a string",
+    "detector": "a string",
     "device": "a string",
     "fiftyone": "true or false",
     "options": "a table of strings",

@@ -38,6 +38,11 @@ _BASELINES: Mapping[str, Mapping[str, str]] = {
     "finetune": {"pred_probs": "finetuned_probs", "training_dynamics": "finetuned_dynamics"},
 }
 """The signals that a baseline puts in place of others."""
+_DETECTORS: Mapping[str, Mapping[str, str]] = {
+    "baseline": {},
+    "finetune": {"detections": "finetuned_detections"},
+}
+"""The same of a detector."""
 
 
 def audit(
@@ -48,6 +53,7 @@ def audit(
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     backbone: str | Backbone = "efficientnet_lite0",
     baseline: str = "probe",
+    detector: str = "baseline",
     device: str = "auto",
     pred_probs: pd.DataFrame | np.ndarray[Any, Any] | Sequence[Any] | Mapping[str, Any] | None = None,
     predictions: Any = None,
@@ -71,6 +77,9 @@ def audit(
         baseline: what judges the labels: ``probe``, a regression and neighbours on the backbone's features,
             in seconds; or ``finetune``, a network fine-tuned in folds, in minutes to hours (see
             `dataaudit.signals.finetune.finetuned` and its settings).
+        detector: what finds objects, where no predictions are given: ``baseline``, a head on the backbone's
+            features, in minutes; or ``finetune``, a detector of torchvision, in minutes on a GPU and hours on
+            a CPU (see `dataaudit.signals.detector.finetuned_detections` and its settings).
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         pred_probs: out-of-sample probabilities of your own model in place of the baseline's, (n, k): a table
             with sample ids and classes, or an array in the order of the labeled samples and of the sorted
@@ -103,7 +112,8 @@ def audit(
     if baseline == "finetune" and tables.task == "detection":
         raise InputError(
             "The baseline 'finetune' judges the classes of whole images, and these have objects.",
-            fix="Leave it out: a detector is trained; or hand in predictions of your own.",
+            fix="Leave it out: a detector is trained, and with detector='finetune' (--detector finetune) a "
+            "whole network; or hand in predictions of your own.",
         )
     run = _Run(
         tables=tables,
@@ -111,6 +121,7 @@ def audit(
         settings=settings or {},
         backbone=backbone,
         baseline=baseline,
+        detector=detector,
         device=device,
         cache=_cache_of(tables.source) if cache is None else Path(cache),
         progress=progress,
@@ -226,12 +237,14 @@ class _Run:
         settings: Mapping[str, Mapping[str, Any]],
         backbone: str | Backbone,
         baseline: str,
+        detector: str,
         device: str,
         cache: Path | None,
         progress: bool,
     ) -> None:
         self.tables, self._checks, self._cache, self.progress = tables, checks, cache, progress
-        self._backbone, self._device, self._baseline = backbone, device, baseline
+        self._backbone, self._device = backbone, device
+        self._baseline, self._detector = baseline, detector
         self._signals = dict(registry.signals())
         unknown = set(settings) - set(self._signals) - set(registry.checks())
         if unknown:
@@ -246,7 +259,9 @@ class _Run:
         }
         if baseline not in _BASELINES:
             raise InputError(f"There is no baseline {baseline!r}. {nearest(baseline, _BASELINES)}")
-        for name, other in _BASELINES[baseline].items():
+        if detector not in _DETECTORS:
+            raise InputError(f"There is no detector {detector!r}. {nearest(detector, _DETECTORS)}")
+        for name, other in {**_BASELINES[baseline], **_DETECTORS[detector]}.items():
             self._signals[name], self._settings[name] = self._signals[other], self._settings[other]
         self._values: dict[str, Any] = {}
         self._keys: dict[str, str] = {}
@@ -284,6 +299,7 @@ class _Run:
             "ignore": [ignore] if isinstance(ignore, str) else list(ignore),
             "backbone": name,
             "baseline": self._baseline,
+            "detector": self._detector,
             "settings": used
             | {name: dict(self._settings[name]) for name in self._signals if self._settings[name]},
             "given": sorted(self._given),
@@ -411,6 +427,10 @@ class _Run:
             from dataaudit.signals.finetune import ready
 
             ready(self._settings["finetuned"], backbone)
+        if self._detector == "finetune" and "detections" in self._needed():
+            from dataaudit.signals.detector import settings
+
+            settings.ready(self._settings["detections"])
         return Workplace(cache=self._cache, device=self._device, backbone=backbone, progress=self.progress)
 
     def _sweep_once(self) -> None:

@@ -103,7 +103,7 @@ def test_the_same_data_give_the_same_detections(scenes: tuple[pd.DataFrame, Feat
 def test_what_is_ignored_is_not_learnt(scenes: tuple[pd.DataFrame, FeatureMaps], flag: str) -> None:
     objects, maps = scenes
     groups = pd.Series(np.arange(len(maps.ids)), index=maps.ids)
-    scene = Scene.of(objects.assign(**{flag: objects["name"] == "disc"}), groups, maps, folds=3, seed=0)
+    scene = Scene.of(objects.assign(**{flag: objects["name"] == "disc"}), groups, maps.ids, folds=3, seed=0)
     assert scene.classes == ("square",)
     assert (scene.weights == 0).sum() == (objects["name"] == "disc").sum()
 
@@ -116,13 +116,13 @@ def test_boxes_that_cannot_be_used_are_left_out(scenes: tuple[pd.DataFrame, Feat
     bad.iloc[2, bad.columns.get_loc("x2")] = bad.iloc[2]["x1"] - 9
     bad.iloc[3, bad.columns.get_loc("sample_id")] = "unreadable.png"
     groups = pd.Series(np.arange(len(maps.ids)), index=maps.ids)
-    assert len(Scene.of(bad, groups, maps, folds=3, seed=0).boxes) == len(objects) - 4
+    assert len(Scene.of(bad, groups, maps.ids, folds=3, seed=0).boxes) == len(objects) - 4
 
 
 def test_copies_of_a_picture_are_in_one_fold(scenes: tuple[pd.DataFrame, FeatureMaps]) -> None:
     objects, maps = scenes
     groups = pd.Series(np.arange(len(maps.ids)) // 4, index=maps.ids)
-    folds = Scene.of(objects, groups, maps, folds=3, seed=0).folds.reshape(-1, 4)
+    folds = Scene.of(objects, groups, maps.ids, folds=3, seed=0).folds.reshape(-1, 4)
     assert (folds == folds[:, :1]).all()
     assert set(folds[:, 0]) == {0, 1, 2}
 

@@ -18,7 +18,7 @@ from dataaudit.registry import signal
 from dataaudit.signals.feature_maps import FeatureMaps
 from dataaudit.types import CORNERS, Workplace
 
-__all__ = ["Scene", "detections"]
+__all__ = ["Scene", "detections", "finetuned_detections"]
 
 _FEWEST = 20
 _FEW_IMAGES = 1000
@@ -67,11 +67,11 @@ def detections(
         Unavailable: there are too few objects to learn from, or too many images for a CPU.
     """
     n_images = len(feature_maps.ids)
-    folds = folds or (_MANY_FOLDS if n_images <= _FEW_IMAGES else _FEW_FOLDS)
+    folds = folds or _enough_folds(n_images)
     for name, value, least in (("folds", folds, 2), ("members", members, 1), ("epochs", epochs, 0)):
         if value < least:
             raise InputError(f"detections: {name} is {value}; expected {least} at least.")
-    scene = Scene.of(objects, near_duplicates, feature_maps, folds=folds, seed=seed)
+    scene = Scene.of(objects, near_duplicates, feature_maps.ids, folds=folds, seed=seed)
     if max_images and n_images > max_images:
         from dataaudit.signals.backbones import on_cpu
 
@@ -85,13 +85,86 @@ def detections(
     return found(scene, feature_maps, workplace, epochs=epochs, members=members, seed=seed)
 
 
+@signal
+def finetuned_detections(
+    objects: pd.DataFrame,
+    near_duplicates: pd.Series[int],
+    images: pd.DataFrame,
+    image_errors: pd.Series[str],
+    workplace: Workplace,
+    *,
+    model: str = "fasterrcnn_mobilenet_v3_large_320_fpn",
+    weights: str = "",
+    pretrained: bool = True,
+    folds: int = 0,
+    epochs: int = 0,
+    size: int = 0,
+    batch_size: int = 8,
+    learning_rate: float = 0.0,
+    flip: bool = True,
+    seed: int = 0,
+    max_gib: float = 4.0,
+) -> pd.DataFrame:
+    """Objects found in each image by a detector of torchvision that was fine-tuned on other images.
+
+    It is asked for with ``audit(..., detector="finetune")``: minutes on a GPU, hours on a CPU. Images that
+    show the same picture are in the same fold. What lies in crowds and ignored regions is painted grey, so
+    that it is neither learnt nor taken for background; a difficult object counts as any other. What is
+    finished is kept, epoch by epoch: after Ctrl-C the next audit goes on from there.
+
+    Args:
+        objects: every labeled object.
+        near_duplicates: group of each image.
+        images: of the dataset, after the sweep.
+        image_errors: reason for each file that can't be decoded.
+        workplace: device, cache and progress.
+        model: a detector of torchvision, such as ``fasterrcnn_mobilenet_v3_large_320_fpn``,
+            ``ssdlite320_mobilenet_v3_large`` or ``retinanet_resnet50_fpn_v2``.
+        weights: file of weights to begin with; empty: torchvision's, trained on COCO, downloaded once.
+        pretrained: begin with weights; False begins with random ones.
+        folds: how many detectors, each of which judges the images that it didn't see; 0 picks 5 for up to
+            1,000 images and 3 for more.
+        epochs: how often each image is learnt from; 0 picks a number by how many images there are.
+        size: pixels of the shorter side; 0: the detector's own.
+        batch_size: images a step.
+        learning_rate: highest rate; 0: 1e-4 with weights, 1e-3 without.
+        flip: mirror half of the images.
+        seed: of folds, order and mirroring; on a CPU the same seed gives the same detections.
+        max_gib: decoded images that are kept in memory.
+
+    Returns:
+        As `detections`.
+
+    Raises:
+        InputError: a setting out of range, no detector of that name, or no such file of weights.
+        MissingDependencyError: the weights are neither here nor to be had.
+        Unavailable: there are too few objects to learn from.
+    """
+    from dataaudit.signals.detector.settings import Settings
+
+    settings = Settings(
+        model=model, weights=weights, pretrained=pretrained, folds=folds, epochs=epochs, size=size,
+        batch_size=batch_size, learning_rate=learning_rate, flip=flip, seed=seed, max_gib=max_gib,
+    )  # fmt: skip
+    readable = images[~images.index.isin(image_errors.index) & images["digest"].notna().to_numpy()]
+    n_folds = folds or _enough_folds(len(readable))
+    scene = Scene.of(objects, near_duplicates, readable.index, folds=n_folds, seed=seed)
+    from dataaudit.signals.detector.finetuning import found
+
+    return found(scene, readable, settings, workplace)
+
+
+def _enough_folds(n_images: int) -> int:
+    return _MANY_FOLDS if n_images <= _FEW_IMAGES else _FEW_FOLDS
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scene:
     """The labels as the baseline takes them.
 
     Attributes:
         classes: (k,) names of those that have an object to learn from.
-        images: (m,) position in ``FeatureMaps.ids`` of each object.
+        images: (m,) number of the image of each object.
         boxes: (m, 4) corners in pixels.
         numbers: (m,) position in `classes`.
         weights: (m,) how much each counts; 0 where nothing is to be learnt, as in a crowd.
@@ -107,10 +180,21 @@ class Scene:
 
     @staticmethod
     def of(
-        objects: pd.DataFrame, near_duplicates: pd.Series[int], maps: FeatureMaps, *, folds: int, seed: int
+        objects: pd.DataFrame, near_duplicates: pd.Series[int], ids: pd.Index, *, folds: int, seed: int
     ) -> Scene:
-        """Take what can be learnt from; see `detections`."""
-        images = maps.ids.get_indexer(pd.Index(objects["sample_id"]))
+        """Take what can be learnt from; see `detections`.
+
+        Args:
+            objects: every labeled object.
+            near_duplicates: group of each image.
+            ids: (n,) sample ids of the images that can be decoded.
+            folds: how many.
+            seed: of how they are dealt.
+
+        Raises:
+            Unavailable: too few objects to learn from, or too few different images.
+        """
+        images = ids.get_indexer(pd.Index(objects["sample_id"]))
         boxes = objects[list(CORNERS)].to_numpy(dtype=np.float64)
         with np.errstate(invalid="ignore"):
             sides = boxes[:, 2:] - boxes[:, :2]
@@ -129,7 +213,7 @@ class Scene:
         classes = tuple(sorted(set(names[learnt])))
         rows = valid & (learnt | left_out)
         numbers = np.where(learnt, pd.Index(classes).get_indexer(pd.Index(names)), -1)
-        dealt = _dealt(images[learnt], numbers[learnt], near_duplicates, maps.ids, folds, seed)
+        dealt = _dealt(images[learnt], numbers[learnt], near_duplicates, ids, folds, seed)
         return Scene(
             classes=classes,
             images=images[rows].astype(np.int64),

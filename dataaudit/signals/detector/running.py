@@ -10,31 +10,27 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
 
-from dataaudit.metrics import box_area, box_intersection, pairs_by_group
 from dataaudit.progress import bar
 from dataaudit.signals.backbones import pick_device
 from dataaudit.signals.detector import Scene
-from dataaudit.signals.detector.calibration import calibrated, matched
 from dataaudit.signals.detector.decoding import Found, detect
 from dataaudit.signals.detector.network import Head
 from dataaudit.signals.detector.pictures import Objects, Pictures, level_of, strides_for
+from dataaudit.signals.detector.table import table_of
 from dataaudit.signals.detector.training import Plan, fit
 from dataaudit.signals.feature_maps import FeatureMaps
-from dataaudit.types import CORNERS, Workplace
+from dataaudit.types import Workplace
 
 __all__ = ["found"]
 
 _EPOCHS = (6, 20)
 _SEEN = 5_000
-_INSIDE = 0.5
-_LEAST = 0.005
 
 
 def found(
@@ -62,7 +58,7 @@ def found(
         ),
     )
     seen = runs.all(workplace)
-    return _table(seen, scene, maps, scale)
+    return table_of(seen, scene, maps.ids, maps.sizes, scale)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,47 +155,3 @@ def _objects(scene: Scene, boxes: npt.NDArray[np.float64], n_images: int) -> lis
             )
         )
     return each
-
-
-def _table(
-    seen: Sequence[Found], scene: Scene, maps: FeatureMaps, scale: npt.NDArray[np.float64]
-) -> pd.DataFrame:
-    counts = [len(each.scores) for each in seen]
-    images = np.repeat(np.arange(len(seen)), counts)
-    boxes = np.concatenate([each.boxes for each in seen]).reshape(-1, 4) / np.tile(scale, 2)[images]
-    boxes = np.clip(boxes, 0, np.tile(maps.sizes, 2)[images])
-    scores = np.concatenate([each.scores for each in seen])
-    numbers = np.concatenate([each.classes for each in seen]).astype(np.int64)
-    learnt = scene.weights > 0
-    k = len(scene.classes)
-    right = matched(
-        images * k + numbers,
-        boxes,
-        scores,
-        scene.images[learnt] * k + scene.numbers[learnt],
-        scene.boxes[learnt],
-    )
-    outside = ~_covered(images, boxes, scene.images[~learnt], scene.boxes[~learnt])
-    columns: dict[str, Any] = {
-        "sample_id": maps.ids.to_numpy(dtype=object)[images],
-        "name": np.array(scene.classes, dtype=object)[numbers],
-        "confidence": calibrated(scores, right, outside | right),
-    }
-    table = pd.DataFrame({**columns, **{name: boxes[:, place] for place, name in enumerate(CORNERS)}})
-    return table[table["confidence"] >= _LEAST].reset_index(drop=True)
-
-
-def _covered(
-    images: npt.NDArray[np.int64],
-    boxes: npt.NDArray[np.float64],
-    regions_of: npt.NDArray[np.int64],
-    regions: npt.NDArray[np.float64],
-) -> npt.NDArray[np.bool_]:
-    """Which boxes lie in an ignored region by half."""
-    rows, there = pairs_by_group(images, regions_of)
-    inside = box_intersection(boxes[rows], regions[there]) >= _INSIDE * np.maximum(
-        box_area(boxes[rows]), 1e-9
-    )
-    covered = np.zeros(len(images), dtype=bool)
-    covered[rows[inside]] = True
-    return covered
