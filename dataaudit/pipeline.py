@@ -33,6 +33,7 @@ __all__ = ["audit", "embed"]
 _FIELDS = ("images", "labels", "predictions", "classes", "task", "units", "problems")
 _OF_IMAGES = ("pred_probs", "finetuned", "multilabel_probs")
 """Signals that judge the class of a whole image."""
+_SHOWN = ("pred_probs", "multilabel_probs", "object_probs", "neighbors", "near_duplicates")
 _BASELINES: Mapping[str, Mapping[str, str]] = {
     "probe": {},
     "finetune": {"pred_probs": "finetuned_probs", "training_dynamics": "finetuned_dynamics"},
@@ -145,6 +146,7 @@ def audit(
         tables=run.tables,
         n_decoded=run.n_decoded,
         detections=run.detections(),
+        signals=run.shown(),
     )
 
 
@@ -285,6 +287,15 @@ class _Run:
         """The detections that the checks used; None where none did."""
         found = self._values.get("detections")
         return found if isinstance(found, pd.DataFrame) else None
+
+    def shown(self) -> dict[str, Any]:
+        """The signals that checks used and a reviewer is shown."""
+        known = {name: self._values.get(name) for name in _SHOWN}
+        return {
+            name: value
+            for name, value in known.items()
+            if value is not None and not isinstance(value, Unavailable)
+        }
 
     def params(self, select: Sequence[str], ignore: Sequence[str]) -> dict[str, Any]:
         """The settings of this audit, ready for JSON."""
