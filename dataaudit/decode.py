@@ -53,6 +53,8 @@ PIXEL_PROPERTIES = (
     "saturation",
     "colour_fraction",
     "uniform_fraction",
+    "warmth",
+    "tint",
     "sharpness",
     "detail",
 )
@@ -265,6 +267,8 @@ def pixel_properties(image: Image.Image) -> dict[str, float]:
         ``saturation``: mean difference between the highest and the lowest channel;
         ``colour_fraction``: share of pixels where that difference is above 1/16;
         ``uniform_fraction``: share of pixels that 8 neighbouring levels hold, in the channel with the least;
+        ``warmth`` and ``tint``: mean of red less that of blue, and of green less the mean of both; 0.5 where
+        they are equal;
         ``sharpness``: mean absolute Laplacian;
         ``detail``: energy of the Laplacian as share of itself and the highest at a half, a quarter and an
         eighth of the scale, as far as 8 pixels are left there. In a photo every octave has about as much; in
@@ -302,13 +306,17 @@ def _colours(small: Image.Image) -> dict[str, float]:
     lowest = ImageChops.darker(ImageChops.darker(red, green), blue)
     n = small.width * small.height
     chroma = np.array(ImageChops.subtract(highest, lowest).histogram()) / n
+    channels = np.array(small.histogram()).reshape(3, 256)
     below = np.zeros((3, 257))
-    np.cumsum(np.array(small.histogram()).reshape(3, 256), axis=1, out=below[:, 1:])
+    np.cumsum(channels, axis=1, out=below[:, 1:])
     together = (below[:, _UNIFORM:] - below[:, :-_UNIFORM]).max(1).min()
+    mean = (channels @ _LEVELS / n).tolist()
     return {
         "saturation": min(float(chroma @ _LEVELS), 1.0),
         "colour_fraction": min(float(chroma[_COLOURED + 1 :].sum()), 1.0),
         "uniform_fraction": float(together) / n,
+        "warmth": min(max(0.5 + (mean[0] - mean[2]) / 2, 0.0), 1.0),
+        "tint": min(max(0.5 + (mean[1] - (mean[0] + mean[2]) / 2) / 2, 0.0), 1.0),
     }
 
 

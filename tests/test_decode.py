@@ -378,3 +378,10 @@ def test_a_decoded_row_can_be_had_without_its_image() -> None:
     decoded = decode(encoded(Image.fromarray(ARRAY), "PNG"), size=224)
     assert decoded.without_image().image is None
     assert decoded.without_image().phash == decoded.phash
+
+
+def test_warmth_and_tint_say_which_colour_an_image_has_over_all() -> None:
+    grey, red, green = (properties([[colour]]) for colour in ((90, 90, 90), (255, 0, 0), (0, 255, 0)))
+    assert (grey["warmth"], grey["tint"]) == (0.5, 0.5)
+    assert (red["warmth"], red["tint"]) == (1.0, 0.25)
+    assert (green["warmth"], green["tint"]) == (0.5, 1.0)

@@ -30,6 +30,7 @@ ORDINARY = {
 }
 STORED = {"width": 640, "height": 480, "mode": "RGB", "format": "JPEG", "frames": 1, "orientation": 1}
 EXIF = {"orientation_tag": 0, "exif_width": 0, "exif_height": 0}
+GREY = {"warmth": 0.5, "tint": 0.5}
 
 
 def table(n: int, *odd: dict[str, object], **usual: object) -> pd.DataFrame:
@@ -38,7 +39,7 @@ def table(n: int, *odd: dict[str, object], **usual: object) -> pd.DataFrame:
     rows: list[dict[str, object]] = []
     for _ in range(n):
         pixels = {name: value * (1 + 0.05 * rng.standard_normal()) for name, value in ORDINARY.items()}
-        rows.append({**STORED, **EXIF, **pixels, **usual})
+        rows.append({**STORED, **EXIF, **GREY, **pixels, **usual})
     rows += [{**rows[0], **change} for change in odd] if rows else []
     frame = pd.DataFrame(rows, index=[*map(str, range(n)), *"abcdefgh"[: len(odd)]])
     frame[list(PIXEL_PROPERTIES)] = frame[list(PIXEL_PROPERTIES)].clip(0, 1)
