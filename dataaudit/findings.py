@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from dataaudit import registry
+from dataaudit.decisions.again import key_of
 from dataaudit.signals.objects import objects
 from dataaudit.types import CORNERS, FLAGS, Box, Finding, Outcome, Tables
 
@@ -103,9 +104,7 @@ def _finding(
     probability = None
     if outcome.probability is not None and not pd.isna(outcome.probability[item_id]):
         probability = float(outcome.probability[item_id])
-    # An object is known by its box: its number in the file changes when one before it is removed
-    named = item_id if box is None else f"{sample_id}@{','.join(f'{corner:.1f}' for corner in box)}"
-    key = md5_of("\0".join(map(str, (code, named, digest, given, suggested))))[:12]
+    key = key_of(code, item_id, sample_id, box, digest, given, suggested)
     return Finding(
         key=key,
         code=code,

@@ -34,6 +34,7 @@ Op = Literal["relabel", "rename", "add", "remove", "move", "drop", "merge"]
 Box = tuple[float, float, float, float]
 
 VERDICTS: tuple[Verdict, ...] = ("accept", "keep", "other", "skip")
+WITHDRAW: Literal["withdraw"] = "withdraw"
 OPS: tuple[Op, ...] = ("relabel", "rename", "add", "remove", "move", "drop", "merge")
 TASKS = ("classification", "multilabel", "detection")
 UNITS = ("pixels", "relative")
@@ -380,7 +381,7 @@ class Decision:
     Attributes:
         finding: key of the finding.
         verdict: ``accept`` the proposed fix, ``keep`` the label as it is, ``other`` (another class or box,
-            in `fix`), or ``skip``.
+            in `fix`), or ``skip``; ``withdraw`` takes back what the reviewer said of the finding before.
         fix: what to do, for ``accept`` and ``other``.
         reviewer: who decided.
         at: when, ISO 8601 in UTC.
@@ -389,12 +390,12 @@ class Decision:
         item_id: what was flagged, such as the label.
         given: the class that was judged.
         digest: MD5 of the image's bytes, by which it is known again when it was moved.
-        judged_box: corners of the object that was judged, in pixels; of one that isn't in the source yet,
-            those proposed.
+        judged_box: corners in pixels of the object that was judged, or of the one that is proposed.
+        rule: by which it settles a conflict, such as ``majority``; None for a person's own verdict.
     """
 
     finding: str
-    verdict: Verdict
+    verdict: Verdict | Literal["withdraw"]
     fix: Fix | None = None
     reviewer: str | None = None
     at: str | None = None
@@ -404,9 +405,10 @@ class Decision:
     given: str | None = field(default=None, compare=False)
     digest: str | None = field(default=None, compare=False)
     judged_box: Box | None = field(default=None, compare=False)
+    rule: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        if self.verdict not in VERDICTS:
+        if self.verdict not in (*VERDICTS, WITHDRAW):
             raise InputError(f"The verdict is {self.verdict!r}; expected one of {', '.join(VERDICTS)}.")
 
 

@@ -65,9 +65,11 @@ __all__ = [
     "commit",
     "edited",
     "from_record",
+    "held",
     "invert",
     "md5",
     "recover",
+    "sync_folder",
     "to_record",
 ]
 
@@ -113,6 +115,20 @@ def recover(state: Path) -> bool:
         return False
     with _locked(state):
         return _finish(state)
+
+
+@contextlib.contextmanager
+def held(state: Path) -> Iterator[None]:
+    """Keep other processes from changing a dataset, once what a killed one left is finished.
+
+    For what appends to a file of the state by itself; `commit` holds the dataset already.
+
+    Raises:
+        ConflictError: another process holds it too long, or what was left can't be finished.
+    """
+    with _locked(state):
+        _finish(state)
+        yield
 
 
 # Checking
@@ -213,11 +229,11 @@ def _stage(state: Path, operations: Sequence[Operation]) -> None:
         if isinstance(operation, Append):
             record["size"], record["first"] = _whole_lines(operation.path)
         records.append(record)
-    _sync_folder(staged)
+    sync_folder(staged)
     draft = state / "journal" / "plan.tmp"
     _write_synced(draft, json.dumps(_ordered(records)).encode())
     draft.rename(state / "journal" / "plan.json")
-    _sync_folder(state / "journal")
+    sync_folder(state / "journal")
 
 
 def _stage_content(staged: Path, operation: Write | Edit) -> str:
@@ -272,10 +288,11 @@ def _write_synced(path: Path, content: bytes) -> None:
 def _sync_folders(folders: Iterable[Path]) -> None:
     for folder in folders:
         if folder.is_dir():
-            _sync_folder(folder)
+            sync_folder(folder)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -302,12 +319,12 @@ def _finish(state: Path) -> bool:
                 # From here on a file under an old name may be one that came, not one that still has to go
                 _sync_folders(touched)
                 _write_synced(parked, b"")
-                _sync_folder(journal)
+                sync_folder(journal)
         for record in (*steps["unpark"], *steps["others"]):
             _perform(state, record, touched)
         _sync_folders(touched)
         plan.unlink()
-        _sync_folder(journal)
+        sync_folder(journal)
     for name in ("plan.tmp", "parked.done"):
         (journal / name).unlink(missing_ok=True)
     with contextlib.suppress(FileNotFoundError):
