@@ -29,6 +29,7 @@ class Planted:
         gone: objects that are missing: columns sample_id, name and corners.
         groups: of a label that is wrong together with others, the name of the group.
         pairs: of "merged", the label that stands for each object that is gone too.
+        whole: of "merged", the boxes that those labels had of their own: columns as in `gone`.
     """
 
     tables: Tables
@@ -36,6 +37,7 @@ class Planted:
     gone: pd.DataFrame
     groups: dict[str, str]
     pairs: tuple[str, ...] = ()
+    whole: pd.DataFrame | None = None
 
 
 def plant(tables: Tables, kind: str, *, share: float = 0.1, seed: int = 0) -> Planted:
@@ -214,7 +216,7 @@ def _merged(
             gone.append(other)
             labels.loc[one, XY] = both
     made = _planted(tables, labels.drop(index=gone), wrong, labels.loc[gone], {})
-    return replace(made, pairs=tuple(wrong))
+    return replace(made, pairs=tuple(wrong), whole=sound.loc[wrong, ["sample_id", "name", *XY]])
 
 
 def _with(labels: pd.DataFrame, rows: list[Any], ids: list[str]) -> pd.DataFrame:

@@ -198,6 +198,8 @@ def precision(
     else:
         wrong = planted.wrong if only is None else only
         groups = planted.groups
+        # What would be added beside a label is the same finding as the label
+        ranked = ranked[ranked.index.isin(planted.tables.labels.index)]
         named: set[str] = set()
         hits = []
         for item in ranked.index:
@@ -230,15 +232,20 @@ def _found(ranked: pd.DataFrame, gone: pd.DataFrame, every: pd.DataFrame) -> lis
 
 
 def visible(planted: Planted, kind: str, detections: pd.DataFrame) -> frozenset[str]:
-    """The planted errors at whose box, or whose object's, there is a prediction with IoU >= 0.5."""
-    table = (
-        planted.gone
-        if len(planted.gone) and not planted.wrong
-        else planted.tables.labels.loc[list(planted.wrong)]
-    )
+    """The planted errors at whose box, or whose object's, there is a prediction with IoU >= 0.5.
+
+    Of "merged" both objects must be seen.
+    """
+    if kind == "merged":
+        assert planted.whole is not None
+        gone = planted.gone.set_axis(pd.Index(planted.pairs, name="label_id"))
+        return _overlapped(planted.whole, detections) & _overlapped(gone, detections)
+    alone = len(planted.gone) and not planted.wrong
+    return _overlapped(planted.gone if alone else planted.tables.labels.loc[list(planted.wrong)], detections)
+
+
+def _overlapped(table: pd.DataFrame, detections: pd.DataFrame) -> frozenset[str]:
     own = dict(list(detections.groupby("sample_id")))
-    if kind == "merged":  # seen if both objects are; the one that is gone is the harder to see
-        table = planted.gone.set_axis(pd.Index(planted.pairs, name="label_id"))
     return frozenset(
         str(item)
         for item, sample_id, box in zip(
