@@ -128,7 +128,7 @@ def audit(
         progress=progress,
     )
     run.timings["load"] = time.perf_counter() - started
-    decided = decisions.latest(tables.source) if tables.source is not None else {}
+    decided = decisions.standing(tables.source) if tables.source is not None else {}
     _bring(run, pred_probs, predictions, training_dynamics, inputs.verdicts(decided))
     if annotations is not None:
         run.give("annotations", annotators.read(annotations, tables, columns=annotation_columns))

@@ -10,7 +10,9 @@ from typing import Any
 import pandas as pd
 
 from dataaudit.checks.box_fixes import BoxFixes
-from dataaudit.decisions.rows import Row
+from dataaudit.decisions.outcomes import EXACT, is_error, same_outcome
+from dataaudit.decisions.rows import Row, harmless
+from dataaudit.decisions.times import is_time
 from dataaudit.errors import InputError, nearest
 from dataaudit.signals.objects import image_sizes
 from dataaudit.types import VERDICTS, Box, Decision, Finding, Fix, Report, Tables
@@ -27,6 +29,7 @@ class Findings:
         self.digests = report.tables.images["digest"]
         self.several = report.tables.task == "multilabel"
         self.objects = _Objects(report.tables) if report.tables.task == "detection" else None
+        self.shown: dict[str, str] | None = None
         self.names: dict[Any, set[str]] = {}
         self.of_sample: dict[str, str] | None = None
         self.by_key = {finding.key: finding for finding in report.items}
@@ -42,7 +45,7 @@ class Findings:
             InputError: a finding, verdict, label, box or time that can't be understood, with file and line.
         """
         finding = self.find(row)
-        verdict, label = row.text("verdict").lower(), row.text("label")
+        verdict, label = row.text("verdict").lower(), self._label_of_row(row)
         box = _box_of(row)
         if verdict not in VERDICTS:
             raise InputError(f"The verdict is {verdict!r}. {nearest(verdict, VERDICTS)}", where=row.where)
@@ -71,7 +74,7 @@ class Findings:
             verdict=verdict,
             fix=fix,
             reviewer=row.text("reviewer") or None,
-            at=row.text("at") or None,
+            at=_time_of(row),
             note=row.text("note") or None,
             code=finding.code,
             item_id=finding.item_id,
@@ -79,6 +82,51 @@ class Findings:
             digest=self._digest_of(finding),
             judged_box=finding.suggested_box if finding.box is None else finding.box,
         )
+
+    def again(self, finding: Finding, decision: Decision) -> Decision:
+        """A recorded decision on a finding, with its fix as the files are now.
+
+        Args:
+            finding: of the report; its key may be another than when it was decided.
+            decision: what was recorded.
+
+        Raises:
+            InputError: what was decided can't be done any more.
+        """
+        fix = decision.fix
+        if is_error(decision):
+            accepted = replace(decision, verdict="accept", fix=finding.fix)
+            if fix is None or same_outcome(accepted, decision, iou=EXACT):
+                fix = finding.fix
+            else:
+                fix = self.other(finding, *self.answer_of(fix), f"the finding {finding.key}", new=True)
+        return replace(decision, finding=finding.key, fix=fix)
+
+    def answer_of(self, fix: Fix) -> tuple[str, Box | None]:
+        """The label and the box, in pixels, that a row with the verdict ``other`` says for a fix.
+
+        Raises:
+            InputError: no label or box says it, as it takes something away.
+        """
+        if fix.new is None or fix.op == "merge":
+            raise InputError(f"What was decided of {fix.label_id}, to {fix.op} it, is no longer proposed.")
+        box = fix.box
+        if box is not None and self.objects is not None:
+            box = self.objects.in_pixels(fix.sample_id, box)
+        return "" if fix.op == "move" else fix.new, box
+
+    def _of(self, row: Row) -> list[Finding]:
+        """The findings of the check on the sample that the other columns of a row name."""
+        return self.by_sample.get(f"{row.text('code')}:{row.text('sample_id')}", [])
+
+    def _label_of_row(self, row: Row) -> str:
+        """The class as it is named, of one with spaces around it or an apostrophe in front as well."""
+        raw = row.raw("label")
+        if not row.escaped:
+            return raw if raw in self.classes else row.text("label")
+        if self.shown is None:
+            self.shown = {harmless(name): name for name in self.classes}
+        return self.shown.get(raw) or row.text("label")
 
     def _digest_of(self, finding: Finding) -> str | None:
         digest = self.digests.get(finding.sample_id) if finding.sample_id is not None else None
@@ -96,6 +144,9 @@ class Findings:
         found = self.by_sample.get(name, [])
         if len(found) == 1:
             return found[0]
+        close = [each for each in self._of(row) if _is_number(each.key, name)]
+        if len(close) == 1:
+            return close[0]
         if found:
             keys = ", ".join(finding.key for finding in found)
             raise InputError(
@@ -106,14 +157,25 @@ class Findings:
             fix="Expected a finding's key, or CODE:sample_id. Findings change with the data: audit again.",
         )  # fmt: skip
 
-    def other(self, finding: Finding, label: str, box: Box | None, where: str) -> Fix:
-        """The fix that a person says instead of the proposed one."""
+    def other(self, finding: Finding, label: str, box: Box | None, where: str, *, new: bool = False) -> Fix:
+        """The fix that a person says instead of the proposed one.
+
+        Args:
+            finding: what was judged.
+            label: the class; empty for another box of the same class.
+            box: corners of an object in pixels, or None.
+            where: what an error names.
+            new: whether the class may be one that no sample has.
+
+        Raises:
+            InputError: nothing is said, or something that can't be done.
+        """
         if not label and box is None:
             empty = "label is" if self.objects is None else "label and the box are"
             raise InputError(
                 f"The verdict is 'other' and the {empty} empty.", where=where, fix="Name the class."
             )
-        if label and label not in self.classes and not self.new_classes:
+        if label and label not in self.classes and not (new or self.new_classes):
             raise InputError(
                 f"No sample has the class {label!r}. {nearest(label, self.classes)}", where=where,
                 fix="For a class that is new, read the decisions with new_classes=True.",
@@ -224,6 +286,14 @@ class _Objects:
         self.check(str(self.tables.labels.loc[label_id, "sample_id"]), box, where)
         return self.fixes.move(label_id, box)
 
+    def in_pixels(self, sample_id: str, box: Box) -> Box:
+        """A box of the tables in pixels."""
+        if self.tables.units == "pixels":
+            return box
+        size: Any = self.sizes.loc[sample_id]
+        width, height = float(size["width"]), float(size["height"])
+        return box[0] * width, box[1] * height, box[2] * width, box[3] * height
+
     def check(self, sample_id: str, box: Box, where: str) -> None:
         """Refuse a box that the image doesn't show, or that can't be written."""
         size: Any = self.sizes.loc[sample_id]
@@ -240,6 +310,25 @@ class _Objects:
                 f"The box {x1:g}, {y1:g}, {x2:g}, {y2:g} lies outside {sample_id}, which is {width:g} x "
                 f"{height:g} pixels.", where=where, fix="Give its corners x1, y1, x2, y2 in pixels.",
             )  # fmt: skip
+
+
+def _is_number(key: str, cell: str) -> bool:
+    """Whether a cell is a key that a spreadsheet took for a number, as 123456789012 becomes 1.23457E+11."""
+    try:
+        number, written = float(key), float(cell.replace(",", "."))
+    except ValueError:
+        return False
+    return math.isfinite(number) and math.isclose(number, written, rel_tol=0.01)
+
+
+def _time_of(row: Row) -> str | None:
+    at = row.text("at")
+    if at and not is_time(at):
+        raise InputError(
+            f"The time is {at!r}; expected ISO 8601, such as 2026-03-01T12:00:00+00:00.", where=row.where,
+            fix="Leave it empty for the present time.",
+        )  # fmt: skip
+    return at or None
 
 
 def _box_of(row: Row) -> Box | None:

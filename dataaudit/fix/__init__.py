@@ -91,7 +91,8 @@ def plan(
     A person's decision goes before a probability, dropping a sample before relabeling it, and the more
     probable finding before the less probable one. What a duplicate is merged into is never dropped. Of an
     object the class or the box is changed, not both at once, and no object is put where another fix puts the
-    same one; what was left out for that comes back with the next audit.
+    same one; what was left out for that comes back with the next audit. What two people decided differently
+    is left out until it is settled.
 
     Args:
         report: the audit's result.
@@ -122,7 +123,11 @@ def plan(
         raise InputError(f"min_probability is {min_probability}; expected a number from 0 to 1.")
     if isinstance(decisions, str | Path):
         decisions = decided.read(decisions, report)
-    items, left_out = choose(report, {each.finding: each for each in decisions or ()}, min_probability, codes)
+    by_key, disputed = decided.weighed(source, decisions or ())
+    items, left_out = choose(report, by_key, min_probability, codes)
+    for finding in report.items:
+        if finding.key in disputed and (not codes or finding.code.startswith(tuple(codes))):
+            left_out[finding.key] = disputed[finding.key]
     return Plan(source=source, items=items, left_out=left_out)
 
 

@@ -11,13 +11,13 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from dataaudit import journal, state
 from dataaudit.decisions.outcomes import EXACT, answered, same_outcome
 from dataaudit.decisions.rows import JUDGED, Row, json_rows
+from dataaudit.decisions.times import now
 from dataaudit.errors import DataAuditError, InputError
 from dataaudit.types import WITHDRAW, Decision, Fix, Locator, Source
 
@@ -70,6 +70,16 @@ class Said:
             return self.settled
         said = self.answers or list(self.verdicts.values())
         return said[-1] if said else None
+
+    def lacks(self, decision: Decision) -> bool:
+        """Whether a decision says more than its reviewer's last word, or withdraws one."""
+        own = self.verdicts.get(decision.reviewer)
+        if decision.verdict == WITHDRAW:
+            return own is not None or (
+                self.settled is not None and self.settled.reviewer == decision.reviewer
+            )
+        before = own if decision.rule is None else self.settled
+        return before is None or not equal(before, decision)
 
     def then(self, decision: Decision) -> Said:
         """What has been said after one more decision on the finding."""
@@ -127,11 +137,14 @@ def history(source: Source) -> list[Decision]:
     return [_decision(row) for row in json_rows(path, path.read_bytes())] if path.exists() else []
 
 
-def said(decisions: Iterable[Decision]) -> dict[str, Said]:
-    """What stands of a history, by the key of the finding."""
+def said(decisions: Iterable[Decision], more: Iterable[Decision] = ()) -> dict[str, Said]:
+    """What stands of a history, and of decisions that aren't recorded yet, by the key of the finding."""
     found: dict[str, Said] = {}
     for each in decisions:
         found[each.finding] = found.get(each.finding, Said()).then(each)
+    for each in more:
+        before = found.get(each.finding, Said())
+        found[each.finding] = before.then(each) if before.lacks(each) else before
     return {key: each for key, each in found.items() if each.last is not None}
 
 
@@ -232,24 +245,14 @@ def _new(path: Path, content: bytes, decisions: Sequence[Decision]) -> list[Deci
         key = row.text("finding")
         if key in keys:
             stands[key] = stands[key].then(_decision(row))
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     new = []
     for each in decisions:
-        if not _adds(each, stands[each.finding]):
+        if not stands[each.finding].lacks(each):
             continue
-        each = each if each.at else replace(each, at=now)
+        each = each if each.at else replace(each, at=now())
         stands[each.finding] = stands[each.finding].then(each)
         new.append(each)
     return new
-
-
-def _adds(decision: Decision, stands: Said) -> bool:
-    """Whether a decision says more than what stands."""
-    own, settled = stands.verdicts.get(decision.reviewer), stands.settled
-    if decision.verdict == WITHDRAW:
-        return own is not None or (settled is not None and settled.reviewer == decision.reviewer)
-    before = own if decision.rule is None else settled
-    return before is None or not equal(before, decision)
 
 
 def _rows_about(path: Path, content: bytes, keys: Iterable[str]) -> Iterator[Row]:
