@@ -371,6 +371,54 @@ def _show(given: argparse.Namespace) -> int:
     return 0
 
 
+def _model(given: argparse.Namespace) -> int:
+    check: Callable[[argparse.Namespace], int] = given.run
+    return check(given)
+
+
+def _review(given: argparse.Namespace) -> int:
+    from dataaudit import formats, tables
+    from dataaudit.report import summarize
+    from dataaudit.review import app, desk
+
+    if not given.page:
+        threading.Thread(target=_warm_fiftyone, daemon=True).start()
+    settings = config.find(given.path)
+    given.path = str(Path(given.path).resolve()) if Path(given.path).exists() else given.path
+    options = {**settings.options, **_options(given.option)}
+    found = formats.read(given.path, format=given.input_format, options=options)
+    source = found.source
+    assert source is not None
+    name = tables.dataset_name(source)
+    if not desk.is_ready(source, None if given.page else name):
+        _say("There is no audit to review yet, so it is audited first.")
+        report = _report(given, settings)
+        _write_reports(report, summarize(report), given)
+        if not given.page:
+            _say(_push(report))
+    if given.page:
+        return app.open_page(source, browser=not given.no_open)
+    order = desk.ordered(
+        found, dataset=name, reviewer=given.reviewer, codes=_codes(given.select), second=given.second,
+        arguments=_arguments(given), folder=str(Path.cwd()),
+    )  # fmt: skip
+    return app.serve(
+        order, port=given.port, address=given.address, remote=given.remote, browser=not given.no_open
+    )
+
+
+def _arguments(given: argparse.Namespace) -> tuple[str, ...]:
+    """The arguments of the command line that say how a dataset is read and judged."""
+    names = ("input_format", "option", "annotations", "annotation_column", "pred_probs", "predictions",
+             "training_dynamics", "backbone", "baseline", "device")  # fmt: skip
+    found: list[str] = []
+    for name in names:
+        value = getattr(given, name)
+        for each in value if isinstance(value, list) else [value] if value is not None else []:
+            found += [f"--{name.replace('_', '-')}", str(each)]
+    return tuple(found)
+
+
 def _rule(given: argparse.Namespace) -> int:
     from dataaudit import rules
 

@@ -21,7 +21,19 @@ from typing import Any, TypeVar
 from dataaudit.errors import InputError, nearest
 from dataaudit.types import Check, Level, Tables
 
-__all__ = ["INPUTS", "Signal", "check", "checks", "select", "signal", "signals", "with_settings"]
+__all__ = [
+    "INPUTS",
+    "Rule",
+    "Signal",
+    "check",
+    "checks",
+    "rule",
+    "rules",
+    "select",
+    "signal",
+    "signals",
+    "with_settings",
+]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -54,6 +66,28 @@ PLACE = {
 
 _checks: dict[str, Check] = {}
 _signals: dict[str, Signal] = {}
+_rules: dict[str, Rule] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """A defect of the model side, as the registry knows it.
+
+    Attributes:
+        code: three letters and three digits, such as ``MOD001``.
+        name: the defect in a few words.
+        command: what looks for it, such as ``model determinism``.
+        summary: first line of what a user reads about it.
+        explain: all of it.
+        level: ``model``.
+    """
+
+    code: str
+    name: str
+    command: str
+    summary: str
+    explain: str
+    level: str = "model"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +137,37 @@ def check(code: str, *, level: Level) -> Callable[[Function], Function]:
         return function
 
     return declare
+
+
+def rule(code: str, name: str, *, command: str, text: str) -> Rule:
+    """Declare a defect of the model side, of which a check there can make findings.
+
+    Args:
+        code: such as ``MOD001``; never used again.
+        name: the defect, as a check would be named.
+        command: what looks for it, such as ``model determinism``.
+        text: what `dataaudit rule` shows; its first line is the sentence that a user reads.
+    """
+    if not re.fullmatch(r"[A-Z]{3}\d{3}", code):
+        raise InputError(f"The check code {code!r} is not three letters and three digits.")
+    explain = inspect.cleandoc(text)
+    if code in _rules and _rules[code].name != name:
+        raise InputError(f"{code} is both {_rules[code].name} and {name}.")
+    _rules[code] = Rule(
+        code=code, name=name, command=command, summary=explain.splitlines()[0], explain=explain
+    )
+    return _rules[code]
+
+
+def rules() -> Mapping[str, Check | Rule]:
+    """Every check of an audit and every defect of the model side by code, in the order of the codes."""
+    import dataaudit.modelcheck.families
+
+    package = dataaudit.modelcheck.families
+    for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+        importlib.import_module(module.name)
+    known: dict[str, Check | Rule] = {**checks(), **_rules}
+    return {code: known[code] for code in sorted(known)}
 
 
 def signal(function: Function) -> Function:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataaudit import registry
 from dataaudit.errors import InputError, nearest
+from dataaudit.registry import Rule
 from dataaudit.types import Check
 
 __all__ = ["describe"]
@@ -16,7 +17,7 @@ def describe(code: str | None = None, *, markdown: bool = False) -> str:
     Raises:
         InputError: no check has the code.
     """
-    known = registry.checks()
+    known = registry.rules()
     if code is None:
         if markdown:
             return "# Checks\n\n" + "\n\n".join(_markdown(check) for check in known.values()) + "\n"
@@ -27,15 +28,19 @@ def describe(code: str | None = None, *, markdown: bool = False) -> str:
     return _markdown(check) if markdown else _text(check)
 
 
-def _text(check: Check) -> str:
+def _text(check: Check | Rule) -> str:
     lines = [f"{check.code} {check.name} ({check.level})", "", check.explain]
+    if isinstance(check, Rule):
+        return "\n".join([*lines, "", f"Command: dataaudit {check.command}"])
     if check.settings:
         lines += ["", "Settings:", *(f"  {name} = {value!r}" for name, value in check.settings.items())]
     return "\n".join(lines)
 
 
-def _markdown(check: Check) -> str:
+def _markdown(check: Check | Rule) -> str:
     lines = [f"## {check.code} {check.name}", "", check.explain]
+    if isinstance(check, Rule):
+        return "\n".join([*lines, "", f"Level: {check.level}. Command: `dataaudit {check.command}`."])
     if check.settings:
         lines += ["", "| setting | default |", "|---|---|"]
         lines += [f"| `{name}` | `{value!r}` |" for name, value in check.settings.items()]

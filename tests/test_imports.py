@@ -50,22 +50,23 @@ ROOMS = (
     "__main__",
 )
 OWNERS = {
-    "torch": {"signals", "doctor"},
-    "torchvision": {"signals", "doctor"},
-    "timm": {"signals", "doctor"},
+    "torch": {"signals", "modelcheck", "doctor"},
+    "torchvision": {"signals", "modelcheck", "doctor"},
+    "timm": {"signals", "modelcheck", "doctor"},
     "openvino": {"signals", "doctor"},
-    "pytorch_lightning": {"signals"},
+    "pytorch_lightning": {"signals", "modelcheck"},
     "faiss": {"signals", "doctor"},
     "cleanlab": {"checks", "doctor"},
     "fiftyone": {"formats", "tables", "review", "journal", "loading", "doctor"},
     "dvc": {"version", "doctor"},
 }
 # A report shows itself in a notebook; the registry discovers what is in the rooms of signals and checks; and
-# the demo's figures are made where the command's are.
+# the demo's figures are made where the command's are. The catalogue of the model side is only text.
 EXCEPTIONS = {
     ("types", "report"),
     ("registry", "signals"),
     ("registry", "checks"),
+    ("registry", "modelcheck"),
     ("demo", "commands"),
 }
 

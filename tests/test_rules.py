@@ -9,8 +9,8 @@ from dataaudit.rules import describe
 
 def test_without_a_code_there_is_a_line_for_each_check() -> None:
     lines = describe().splitlines()
-    assert [line.split()[0] for line in lines] == list(registry.checks())
-    words = lines[list(registry.checks()).index("DUP001")].split(maxsplit=2)
+    assert [line.split()[0] for line in lines] == list(registry.rules())
+    words = lines[list(registry.rules()).index("DUP001")].split(maxsplit=2)
     assert words == ["DUP001", "exact_duplicate", "The same file is there more than once."]
 
 

@@ -1,1 +1,38 @@
-"""modelcheck."""
+"""The model side: when training or deployment disappoints, is it the model, the training or the data?
+
+Each check is a function that returns findings, and a command ``dataaudit model NAME``. What a check does to a
+model is put back, also after an exception.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dataaudit.modelcheck.keeping import kept
+    from dataaudit.modelcheck.loading import load_model
+    from dataaudit.modelcheck.losses import loss_inputs
+    from dataaudit.modelcheck.repeating import determinism
+    from dataaudit.modelcheck.reporting import ModelReport
+    from dataaudit.modelcheck.tracing import trace
+
+# No submodule may have the name of a function: an import of it would hide the function
+_HOME = {
+    "ModelReport": "reporting",
+    "determinism": "repeating",
+    "kept": "keeping",
+    "load_model": "loading",
+    "loss_inputs": "losses",
+    "trace": "tracing",
+}
+
+__all__ = ["ModelReport", "determinism", "kept", "load_model", "loss_inputs", "trace"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'dataaudit.modelcheck' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"dataaudit.modelcheck.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value

@@ -95,7 +95,7 @@ def _parse(rule: str, codes: Iterable[str] = ()) -> tuple[str, bool, float, bool
         raise InputError(f"The gate's rule {rule!r} can't be read.", fix=_EXAMPLES)
     name, sign, number, percent = match.groups()
     name = "any" if name.lower() == "any" else name.upper()
-    whole = {*codes, *registry.checks()}
+    whole = {*codes, *registry.rules()}
     known = {"any", *whole, *(code[:3] for code in whole)}
     if name not in known:
         raise InputError(f"The gate's rule {rule!r} names {name}, which no check has. {nearest(name, known)}")

@@ -24,7 +24,7 @@ MAX_ANNOTATIONS = 50
 MAX_LISTED = 100
 MAX_CLASSES = 15
 
-_LINED = (".csv", ".tsv", ".txt")
+_LINED = (".csv", ".tsv", ".txt", ".py")
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
