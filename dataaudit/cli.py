@@ -21,6 +21,9 @@ def parser() -> argparse.ArgumentParser:
     commands = root.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _audit(commands.add_parser("audit", help="find wrong, inconsistent and broken annotations", epilog=_EXIT))
     _fix(commands.add_parser("fix", help="correct the files: from a probability or from decisions; undo"))
+    _decisions(
+        commands.add_parser("decisions", help="what people decided: list, export, import, agreement, settle")
+    )
     _version(
         commands.add_parser("version", help="commit, list, diff, compare and check out versions (git + DVC)")
     )
@@ -111,7 +114,9 @@ def _fix(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--min-probability", type=float, metavar="P", help="fix findings that are this probable, 0 to 1"
     )
-    command.add_argument(
+    decided = command.add_mutually_exclusive_group()
+    decided.add_argument("--decided", action="store_true", help="what was decided in review")
+    decided.add_argument(
         "--decisions", metavar="FILE", help="CSV or JSONL: finding, verdict, label, box, reviewer, note"
     )
     command.add_argument("--select", metavar="CODES", help="only findings of these checks")
@@ -121,6 +126,32 @@ def _fix(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--undo", action="store_true", help="take the latest fixes back, to the same bytes")
     _reading(command)
+
+
+def _decisions(command: argparse.ArgumentParser) -> None:
+    _dataset(command)
+    actions = command.add_subparsers(dest="action", metavar="ACTION", required=True)
+    listed = actions.add_parser("list", help="what stands, or every line that was recorded")
+    listed.add_argument("--all", action="store_true", help="also what was changed or withdrawn since")
+    exported = actions.add_parser("export", help="all findings with the decisions so far, as a CSV")
+    exported.add_argument("file", metavar="FILE")
+    imported = actions.add_parser("import", help="record the decisions of files, of one person or several")
+    imported.add_argument("files", metavar="FILE", nargs="+", help="CSV or JSONL")
+    actions.add_parser("agreement", help="Cohen's kappa of each two people on what both decided")
+    actions.add_parser("conflicts", help="findings that two people decided differently")
+    settled = actions.add_parser("settle", help="settle conflicts by a rule")
+    settled.add_argument("keys", metavar="KEY", nargs="*", help="findings; all conflicts when left out")
+    settled.add_argument("--rule", required=True, help="latest, majority or by:NAME")
+    withdrawn = actions.add_parser("withdraw", help="take decisions back; the findings are undecided again")
+    withdrawn.add_argument("keys", metavar="KEY", nargs="+", help="findings")
+    whose = {
+        listed: "only this person's", exported: "only this person's", imported: "of rows that name nobody",
+        settled: "who settles", withdrawn: "whose decisions",
+    }  # fmt: skip
+    for each, what in whose.items():
+        each.add_argument("--reviewer", metavar="NAME", help=what)
+    for each in actions.choices.values():
+        _reading(each)
 
 
 def _show(command: argparse.ArgumentParser) -> None:

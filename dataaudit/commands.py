@@ -223,12 +223,17 @@ def _fix(given: argparse.Namespace) -> int:
         undone = fix.undo(_source(given.path, given.option, given.input_format))
         _say(f"Took back {undone.fixes:,} fixes.")
         return 0
-    if given.min_probability is None and given.decisions is None:
+    if given.min_probability is None and given.decisions is None and not given.decided:
         raise InputError(
-            "Nothing says which fixes to take.", fix="Give --min-probability, --decisions or --undo."
+            "Nothing says which fixes to take.",
+            fix="Give --min-probability, --decided, --decisions or --undo.",
         )
     report = _report(given, config.find(given.path))
     verdicts = decisions.read(given.decisions, report) if given.decisions else None
+    if given.decided:
+        verdicts, stale = decisions.due(report)
+        for key, reason in stale.items():
+            _say(f"Left out {key}: {reason}")
     plan = fix.plan(
         report, min_probability=given.min_probability, codes=_codes(given.select), decisions=verdicts
     )
@@ -239,13 +244,37 @@ def _fix(given: argparse.Namespace) -> int:
         _say(f"{len(plan):,} fixes planned; nothing was changed.")
         return 0
     applied = fix.apply(plan, reviewer=given.reviewer)
-    if verdicts:
+    if verdicts and not given.decided:
         decisions.record(plan.source, verdicts)
     if applied.id is None:
         _say("No finding is to be fixed; nothing was changed.")
         return 0
     _say(f"Applied {len(plan):,} fixes. Take them back with: dataaudit fix {given.path} --undo")
     _say(f"Ledger: {applied.ledger}")
+    return 0
+
+
+def _decisions(given: argparse.Namespace) -> int:
+    from dataaudit.decisions import actions
+
+    if given.action in ("export", "import"):
+        report = _report(given, config.find(given.path))
+        if given.action == "export":
+            lines = actions.exported(report, Path(given.file), reviewer=given.reviewer)
+        else:
+            lines = actions.imported(report, list(map(Path, given.files)), reviewer=given.reviewer)
+    else:
+        source = _source(given.path, given.option, given.input_format)
+        if given.action == "list":
+            lines = actions.listed(source, reviewer=given.reviewer, everything=given.all)
+        elif given.action == "settle":
+            lines = actions.settled(source, rule=given.rule, reviewer=given.reviewer, findings=given.keys)
+        elif given.action == "withdraw":
+            lines = actions.withdrawn(source, given.keys, reviewer=given.reviewer)
+        else:
+            lines = (actions.agreed if given.action == "agreement" else actions.disputed)(source)
+    for line in lines:
+        print(line)
     return 0
 
 

@@ -269,7 +269,7 @@ def test_fixes_are_applied_and_taken_back_to_the_same_bytes(
 
 def test_fix_needs_to_be_told_which_fixes(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fix", "photos"]) == 2
-    assert "Give --min-probability, --decisions or --undo." in capsys.readouterr().err
+    assert "Give --min-probability, --decided, --decisions or --undo." in capsys.readouterr().err
     assert main(["fix", "photos", "--min-probability", "7", "--quiet"]) == 2
     assert "min_probability is 7.0" in capsys.readouterr().err
 
