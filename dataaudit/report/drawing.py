@@ -19,11 +19,13 @@ __all__ = [
     "Gallery",
     "Mark",
     "Picture",
+    "Plan",
     "close_up",
     "draw_findings",
     "draw_image",
     "draw_members",
     "drawing_of",
+    "plans",
 ]
 
 Corners = Sequence[float]
@@ -141,17 +143,17 @@ def draw_findings(
     Returns:
         Drawings by the finding's key; those whose image can't be read have none.
     """
-    plans = _plans(findings, images)
+    planned = plans(findings, images)
     crop = crops(
-        ((one.finding["filepath"], one.finding["digest"], one.part) for one in plans),
+        ((one.finding["filepath"], one.finding["digest"], one.part) for one in planned),
         folder=folder, long_side=CROP_SIDE,
     )  # fmt: skip
     image = crops(
-        ((one.finding["filepath"], one.finding["digest"], None) for one in plans if one.whole is not None),
+        ((one.finding["filepath"], one.finding["digest"], None) for one in planned if one.whole is not None),
         folder=folder, long_side=WHOLE_SIDE,
     )  # fmt: skip
     found: dict[str, list[Drawing]] = {}
-    for one in plans:
+    for one in planned:
         finding = one.finding
         picture = gallery.add(crop.get((finding["filepath"], one.part)), one.part)
         if picture is None:
@@ -260,7 +262,7 @@ def _title(box: Mapping[str, Any]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Plan:
+class Plan:
     """What is to be shown of a finding: a view of a part and, where that isn't most of it, of all."""
 
     finding: Mapping[str, Any]
@@ -270,14 +272,20 @@ class _Plan:
     whole: View | None
 
 
-def _plans(findings: Sequence[Mapping[str, Any]], images: Mapping[str, Mapping[str, Any]]) -> list[_Plan]:
+def plans(findings: Sequence[Mapping[str, Any]], images: Mapping[str, Mapping[str, Any]]) -> list[Plan]:
+    """How the boxes of findings are shown; nothing of an image that can't be read.
+
+    Args:
+        findings: of a summary, about objects; all with at least one box.
+        images: width and height of images by sample; of the others they are read from the files.
+    """
     unknown = [
         one["filepath"]
         for one in findings
         if one["filepath"] is not None and not images.get(one["sample_id"], {}).get("width")
     ]
     read = sizes(unknown)
-    plans = []
+    found = []
     for finding in findings:
         known = images.get(finding["sample_id"], {})
         size = (known["width"], known["height"]) if known.get("width") else read.get(finding["filepath"])
@@ -286,11 +294,11 @@ def _plans(findings: Sequence[Mapping[str, Any]], images: Mapping[str, Mapping[s
         own = [_drawn(box, *size) for box in (finding["box"], finding["suggested_box"]) if box is not None]
         view, whole = _crop(own, *size), _around(own, *size)
         if view[2] * view[3] >= ENOUGH * size[0] * size[1]:
-            plan = _Plan(finding=finding, size=size, view=whole, part=(0, 0, *size), whole=None)
+            plan = Plan(finding=finding, size=size, view=whole, part=(0, 0, *size), whole=None)
         else:
-            plan = _Plan(finding=finding, size=size, view=view, part=_inside(view, *size), whole=whole)
-        plans.append(plan)
-    return plans
+            plan = Plan(finding=finding, size=size, view=view, part=_inside(view, *size), whole=whole)
+        found.append(plan)
+    return found
 
 
 def _drawn(box: Corners, width: int, height: int) -> tuple[float, float, float, float]:
