@@ -3,5 +3,7 @@
 from __future__ import annotations
 
 from dataaudit.worklist.entries import Choice, Entry, Neighbor, Worklist
+from dataaudit.worklist.making import worklist_of
+from dataaudit.worklist.session import Session
 
-__all__ = ["Choice", "Entry", "Neighbor", "Worklist"]
+__all__ = ["Choice", "Entry", "Neighbor", "Session", "Worklist", "worklist_of"]

@@ -124,7 +124,7 @@ class Worklist:
 
     def to_json(self) -> str:
         """The worklist as JSON text."""
-        return json.dumps({"schema": SCHEMA, **asdict(self)}, ensure_ascii=False, allow_nan=False)
+        return json.dumps({"schema": SCHEMA, **asdict(self)}, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str, *, where: str = "worklist.json") -> Worklist:
