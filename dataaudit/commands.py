@@ -107,6 +107,8 @@ def _options(pairs: list[str]) -> dict[str, str]:
 
 def _write_reports(report: Report, summary: Mapping[str, Any], given: argparse.Namespace) -> dict[str, Path]:
     from dataaudit.report import write
+    from dataaudit.report.files import replace_file
+    from dataaudit.worklist import worklist_of
 
     source = report.tables.source
     assert source is not None
@@ -114,6 +116,10 @@ def _write_reports(report: Report, summary: Mapping[str, Any], given: argparse.N
         return {}
     state.prepare(source)
     folder = state.reports_dir(source) if given.output is None else Path(given.output)
+    if "rev" not in source.options:
+        kept = state.worklist_file(source)
+        kept.parent.mkdir(exist_ok=True)
+        replace_file(kept, worklist_of(report).to_json().encode())
     return write(summary, folder, thumbnails=state.cache_dir(source) / "thumbnails")
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "pushed_file",
     "reports_dir",
     "state_dir",
+    "worklist_file",
 ]
 
 FOLDER = ".dataaudit"
@@ -77,6 +78,11 @@ def ledger_file(source: Source) -> Path:
 def reports_dir(source: Source) -> Path:
     """Folder of the latest report in each form."""
     return state_dir(source) / "reports"
+
+
+def worklist_file(source: Source) -> Path:
+    """What a review of the latest audit opens with."""
+    return reports_dir(source) / "worklist.json"
 
 
 def pushed_file(source: Source) -> Path:
