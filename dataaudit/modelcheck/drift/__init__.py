@@ -1,0 +1,6 @@
+"""Drift: production is compared with the reference that the model was trained on, or along its time."""
+
+from dataaudit.modelcheck.drift.checking import compare, drift, report_of
+from dataaudit.modelcheck.drift.sides import Side, load_side, read_side, save_side, with_predictions
+
+__all__ = ["Side", "compare", "drift", "load_side", "read_side", "report_of", "save_side", "with_predictions"]

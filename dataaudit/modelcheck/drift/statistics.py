@@ -1,0 +1,342 @@
+"""Two-sample statistics and their p-values by permutation, as pure functions of arrays.
+
+Each statistic is computed for the sides as they are and for many ways to deal the images out to two sides of
+the same sizes. Where nothing drifted, the first is one of them like any other, so that its rank is an exact
+p-value for any number of images. Images that depend on each other move together, in blocks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dataaudit.errors import InputError
+
+__all__ = [
+    "Design",
+    "anderson_darling",
+    "area_under_curve",
+    "classifier_scores",
+    "classifier_test",
+    "design",
+    "frequencies",
+    "holm",
+    "p_values",
+    "upper_tail",
+]
+
+Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+Bools = np.ndarray[Any, np.dtype[np.bool_]]
+
+_LEVELS = 99
+_COLUMNS_AT_A_TIME = 125
+_FOLDS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """Which image is on which side, and the other ways in which the images could have been dealt out.
+
+    Attributes:
+        labelings: (n, b) float32, 1 for production and 0 for reference; column 0 is as observed.
+        weights: (n,) float32 above 0: a block counts as one, whatever its size.
+        blocks: (n,) int64 from 0: images of one block are always on one side.
+    """
+
+    labelings: Floats
+    weights: Floats
+    blocks: Ints
+
+    @property
+    def production(self) -> Bools:
+        """(n,) whether each image is of production."""
+        return np.asarray(self.labelings[:, 0] > 0)
+
+
+def design(
+    production: Bools, blocks: Ints | None = None, *, n_permutations: int = 999, seed: int = 0
+) -> Design:
+    """Deal blocks of images out to two sides at random, as many to each as there are.
+
+    A block with images of both sides can't say what differs between them: its images stay where they are.
+
+    Args:
+        production: (n,) True for an image of production, False for one of the reference.
+        blocks: (n,) number of the block of each image; each image is its own by default.
+        n_permutations: how often; the smallest p-value is 1 / (n_permutations + 1).
+        seed: of the random numbers.
+
+    >>> found = design(np.array([False, False, True, True]), n_permutations=3)
+    >>> found.labelings[:, 0].tolist(), found.labelings.sum(0).tolist()
+    ([0.0, 0.0, 1.0, 1.0], [2.0, 2.0, 2.0, 2.0])
+    """
+    n = len(production)
+    given = np.arange(n) if blocks is None else np.asarray(blocks)
+    if len(given) != n:
+        raise InputError(f"There are {len(given)} blocks for {n} images; expected one an image.")
+    _, block, size = np.unique(given, return_inverse=True, return_counts=True)
+    n_production = np.bincount(block, weights=production, minlength=len(size))
+    pure = np.flatnonzero((n_production == 0) | (n_production == size))
+    side = n_production[pure] > 0
+    labelings = np.repeat(production.astype(np.float32)[:, None], n_permutations + 1, axis=1)
+    rng = np.random.default_rng(seed)
+    movable = np.isin(block, pure)
+    position = np.searchsorted(pure, block[movable])
+    for column in range(1, n_permutations + 1):
+        labelings[movable, column] = rng.permutation(side)[position]
+    # In a mixed block each side's images share what the block counts
+    mixed = (n_production[block] > 0) & (n_production[block] < size[block])
+    shared = np.where(production, n_production[block], size[block] - n_production[block])
+    weights = 1 / np.where(mixed, 2 * np.maximum(shared, 1), size[block])
+    return Design(labelings=labelings, weights=weights.astype(np.float32), blocks=block.astype(np.int64))
+
+
+def anderson_darling(values: Floats, dealt: Design) -> Floats:
+    """How far the distributions of each column on the two sides are apart; a difference in the tails counts
+    as much as one in the middle.
+
+    Args:
+        values: (n, k), one column a property.
+        dealt: the sides.
+
+    Returns:
+        (k, b) float64: mean, over the levels of the joint distribution, of the squared difference of the two
+        distribution functions over H (1 - H), times the effective number of images; about 1 without drift.
+
+    Reference: Pettitt, "A two-sample Anderson-Darling rank statistic", Biometrika 1976; here at 99 levels at
+    most and divided by n - 1.
+    """
+    indicators, owner, level = _indicators(values, dealt.weights)
+    gap, scale = _gaps(indicators, dealt)
+    squares = gap**2 / (level * (1 - level))[:, None]
+    return _mean_by_owner(squares, owner, values.shape[1]) * scale
+
+
+def upper_tail(values: Floats, dealt: Design, *, begins_at: float = 0.75) -> Floats:
+    """How many more high values production has: the Anderson-Darling distance of the upper tail alone.
+
+    Args:
+        values: (n, k).
+        dealt: the sides.
+        begins_at: level of the joint distribution at which the tail begins.
+
+    Returns:
+        (k, b) float64, 0 where production has no more of them at any level.
+    """
+    indicators, owner, level = _indicators(values, dealt.weights)
+    kept = level >= begins_at
+    gap, scale = _gaps(indicators[:, kept], dealt)
+    squares = np.maximum(-gap, 0) ** 2 / (level[kept] * (1 - level[kept]))[:, None]
+    return _mean_by_owner(squares, owner[kept], values.shape[1]) * scale
+
+
+def frequencies(counts: Floats, dealt: Design) -> Floats:
+    """How far the shares of classes on the two sides are apart: the chi-square statistic of the 2 x k table.
+
+    Args:
+        counts: (n, k), how often each image has each class; such as one 1 in each row.
+        dealt: the sides.
+
+    Returns:
+        (b,) float64.
+    """
+    weighted = counts.astype(np.float64) * dealt.weights[:, None]
+    total = weighted.sum(0)
+    weighted, total = weighted[:, total > 0], total[total > 0]
+    on_production = weighted.T @ dealt.labelings.astype(np.float64)
+    size = on_production.sum(0)
+    all_ = total.sum()
+    if not len(total):
+        return np.zeros(dealt.labelings.shape[1])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        expected = total[:, None] * size / all_
+        found = ((on_production - expected) ** 2 / total[:, None]).sum(0) * all_**2 / (size * (all_ - size))
+    return np.asarray(np.nan_to_num(found, nan=0.0, posinf=0.0))
+
+
+def classifier_scores(features: Floats, dealt: Design, groups: Ints, *, penalty: float = 0.3) -> Floats:
+    """Out-of-sample scores by which a ridge regression tells the sides apart; one regression a labeling.
+
+    Args:
+        features: (n, r) float32 with mean 0, such as principal components.
+        dealt: the sides.
+        groups: (n,) images of one group are held out together, besides those of one block.
+        penalty: as a multiple of the features' mean variance.
+
+    Returns:
+        (n, b) float32: higher is more like production.
+
+    Reference: Lopez-Paz and Oquab, "Revisiting Classifier Two-Sample Tests", ICLR 2017; with a regression in
+    closed form, so that it is fitted anew for every permutation.
+    """
+    n, r = features.shape
+    fold = _folds(dealt.blocks, groups)
+    scores = np.zeros(dealt.labelings.shape, dtype=np.float32)
+    ridge = penalty * n * float((features.astype(np.float64) ** 2).mean()) * np.sqrt(r)
+    for number in range(_FOLDS):
+        held, rest = fold == number, fold != number
+        if not held.any() or not rest.any():
+            continue
+        inner = features[rest] * dealt.weights[rest, None]
+        gram = (inner.T @ features[rest]).astype(np.float64) + (ridge + 1e-9) * np.eye(r)
+        sides = dealt.labelings[rest]
+        mean = dealt.weights[rest] @ sides / dealt.weights[rest].sum()
+        slopes = np.linalg.solve(gram, (inner.T @ (sides - mean)).astype(np.float64))
+        scores[held] = features[held] @ slopes.astype(np.float32)
+    return scores
+
+
+def classifier_test(scores: Floats, dealt: Design) -> Floats:
+    """(b,) area under the curve of out-of-sample scores (n, b), each for its labeling; blocks count once."""
+    n_blocks = int(dealt.blocks.max(initial=-1)) + 1
+    if n_blocks == len(dealt.blocks):
+        return area_under_curve(scores, dealt.labelings)
+    size = np.bincount(dealt.blocks, minlength=n_blocks)[:, None]
+    by_block, side = (np.zeros((n_blocks, scores.shape[1]), dtype=np.float64) for _ in range(2))
+    np.add.at(by_block, dealt.blocks, scores)
+    np.add.at(side, dealt.blocks, dealt.labelings)
+    pure = (side[:, 0] == 0) | (side[:, 0] == size[:, 0])
+    return area_under_curve((by_block / size)[pure], (side / size)[pure])
+
+
+def area_under_curve(scores: Floats, labels: Floats) -> Floats:
+    """Chance that a positive scores above a negative, ties as a half; 0.5 where there is none of one kind.
+
+    >>> area_under_curve(np.array([[1.0], [2.0], [2.0], [3.0]]), np.array([[0.0], [0.0], [1.0], [1.0]]))
+    array([0.875])
+    """
+    from scipy.stats import rankdata
+
+    found = np.empty(scores.shape[1])
+    for start in range(0, scores.shape[1], _COLUMNS_AT_A_TIME):
+        here = slice(start, start + _COLUMNS_AT_A_TIME)
+        positive = labels[:, here].T.astype(np.float64)
+        ranks = rankdata(np.ascontiguousarray(scores[:, here].T), axis=1)
+        n_positive = positive.sum(1)
+        pairs = n_positive * (positive.shape[1] - n_positive)
+        above = (ranks * positive).sum(1) - n_positive * (n_positive + 1) / 2
+        found[here] = np.where(pairs > 0, above / np.maximum(pairs, 1), 0.5)
+    return found
+
+
+def p_values(statistics: Floats) -> tuple[float, Floats]:
+    """P-values of several statistics of the same images, corrected for how many they are.
+
+    Each is divided by its mean over the permutations, and the largest is compared with the largest of each
+    permutation; then, step by step, the largest of those that are left. Statistics that say the same cost
+    nothing together.
+
+    Args:
+        statistics: (k, b) at least 0, larger where there is more drift; column 0 is as observed.
+
+    Returns:
+        The p-value of all together, and (k,) the corrected one of each.
+
+    Reference: Westfall and Young, "Resampling-Based Multiple Testing", 1993: step-down maxT.
+
+    >>> p_values(np.array([[9.0, 1.0, 2.0, 3.0]]))[0]
+    0.25
+    """
+    k, b = statistics.shape
+    if not k:
+        return 1.0, np.ones(0)
+    mean = statistics.mean(1, keepdims=True)
+    scaled = statistics / np.maximum(mean, 1e-300)
+    # Sums of the same numbers in another order differ in the last digits
+    scaled = np.where(mean > 0, np.round(scaled, 9), 0.0)
+    order = np.argsort(-scaled[:, 0], kind="stable")
+    largest = np.maximum.accumulate(scaled[order[::-1]], axis=0)[::-1]
+    each = (largest >= scaled[order, :1]).sum(1) / b
+    corrected = np.empty(k)
+    corrected[order] = np.maximum.accumulate(each)
+    return float(each[0]), corrected
+
+
+def holm(values: Floats) -> Floats:
+    """Factor by which each p-value is multiplied, so that one false alarm among all is as rare as promised.
+
+    Args:
+        values: (m,) p-values of m tests.
+
+    Returns:
+        (m,) corrected p-values, at most 1.
+
+    Reference: Holm, "A simple sequentially rejective multiple test procedure", 1979.
+
+    >>> holm(np.array([0.01, 0.04, 0.03])).round(3).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    m = len(values)
+    order = np.argsort(values, kind="stable")
+    raised = np.maximum.accumulate(values[order] * np.arange(m, 0, -1))
+    corrected = np.empty(m)
+    corrected[order] = np.minimum(raised, 1.0)
+    return corrected
+
+
+def _indicators(values: Floats, weights: Floats) -> tuple[Floats, Ints, Floats]:
+    """Which values are at most each of some quantiles.
+
+    Returns:
+        (n, m) float32 indicators, (m,) column of `values` that each is of, and (m,) level in (0, 1).
+    """
+    n, k = values.shape
+    n_levels = min(_LEVELS, max(n - 1, 1))
+    wanted = np.arange(1, n_levels + 1) / (n_levels + 1)
+    total = float(weights.sum())
+    columns, owners, levels = [], [], []
+    for column in range(k):
+        order = np.argsort(values[:, column], kind="stable")
+        below = weights[order].cumsum(dtype=np.float64) / total
+        at = np.minimum(np.searchsorted(below, wanted - 1e-9), n - 1)
+        thresholds = values[order[at], column]
+        indicators = values[:, column, None] <= thresholds
+        level = weights.astype(np.float64) @ indicators / total
+        kept = level < 1 - 1e-9
+        columns.append(indicators[:, kept].astype(np.float32))
+        levels.append(level[kept])
+        owners.append(np.full(int(kept.sum()), column, dtype=np.int64))
+    if not columns:
+        return np.zeros((n, 0), dtype=np.float32), np.zeros(0, dtype=np.int64), np.zeros(0)
+    return np.concatenate(columns, axis=1), np.concatenate(owners), np.concatenate(levels)
+
+
+def _gaps(indicators: Floats, dealt: Design) -> tuple[Floats, Floats]:
+    """(m, b) distribution function of production less that of the reference, and (b,) effective size."""
+    weighted = indicators * dealt.weights[:, None]
+    of_production = weighted.T @ dealt.labelings
+    size = dealt.weights @ dealt.labelings
+    everything = float(dealt.weights.sum())
+    other = everything - size
+    gap = of_production / np.maximum(size, 1e-12) - (weighted.sum(0)[:, None] - of_production) / np.maximum(
+        other, 1e-12
+    )
+    return gap.astype(np.float64), (size * other / everything).astype(np.float64)
+
+
+def _mean_by_owner(values: Floats, owner: Ints, k: int) -> Floats:
+    found = np.zeros((k, values.shape[1]))
+    for column in range(k):
+        mine = values[owner == column]
+        if len(mine):
+            found[column] = mine.mean(0)
+    return found
+
+
+def _folds(blocks: Ints, groups: Ints) -> Ints:
+    """(n,) fold of each image: those of one block or of one group are in one."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    n = len(blocks)
+    _, group = np.unique(groups, return_inverse=True)
+    n_blocks = int(blocks.max(initial=-1)) + 1
+    size = n_blocks + int(group.max(initial=-1)) + 1
+    links = coo_matrix((np.ones(n, dtype=np.int8), (blocks, n_blocks + group)), shape=(size, size))
+    _, joined = connected_components(links, directed=False)
+    _, unit = np.unique(joined[blocks], return_inverse=True)
+    order = np.random.default_rng(0).permutation(int(unit.max(initial=-1)) + 1)
+    return np.asarray(order[unit] % _FOLDS, dtype=np.int64)
