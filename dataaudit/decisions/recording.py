@@ -17,7 +17,7 @@ from typing import Any
 from dataaudit import journal, state
 from dataaudit.decisions.outcomes import EXACT, answered, same_outcome
 from dataaudit.decisions.rows import JUDGED, Row, json_rows
-from dataaudit.decisions.times import now
+from dataaudit.decisions.times import moment, now
 from dataaudit.errors import DataAuditError, InputError
 from dataaudit.types import WITHDRAW, Decision, Fix, Locator, Source
 
@@ -241,18 +241,31 @@ def _new(path: Path, content: bytes, decisions: Sequence[Decision]) -> list[Deci
     keys = {each.finding for each in decisions}
     rows = _rows_about(path, content, keys) if len(keys) <= _FEW else json_rows(path, content)
     stands = {key: Said() for key in keys}
+    seen = set()
     for row in rows:
         key = row.text("finding")
         if key in keys:
-            stands[key] = stands[key].then(_decision(row))
+            kept = _decision(row)
+            stands[key] = stands[key].then(kept)
+            seen.add(_same_line(kept))
     new = []
     for each in decisions:
-        if not stands[each.finding].lacks(each):
+        if not stands[each.finding].lacks(each) or (_same_line(each) in seen and _is_over(each, stands)):
             continue
         each = each if each.at else replace(each, at=now())
         stands[each.finding] = stands[each.finding].then(each)
         new.append(each)
     return new
+
+
+def _same_line(decision: Decision) -> tuple[str | None, ...]:
+    return decision.finding, decision.reviewer, decision.verdict, decision.at
+
+
+def _is_over(decision: Decision, stands: Mapping[str, Said]) -> bool:
+    """Whether its reviewer has said something else since: it is recorded again after a kill, too late."""
+    own = stands[decision.finding].verdicts.get(decision.reviewer)
+    return decision.at is not None and own is not None and moment(decision.at) < moment(own.at)
 
 
 def _rows_about(path: Path, content: bytes, keys: Iterable[str]) -> Iterator[Row]:
