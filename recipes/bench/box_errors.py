@@ -3,10 +3,12 @@
     python recipes/bench/box_errors.py coco128 --data DATA --predictions fastest --weights FastestDet.onnx
     python recipes/bench/box_errors.py coco128 --data DATA --predictions baseline --seeds 0
     python recipes/bench/box_errors.py raccoon --data DATA --predictions baseline --seeds 0 1 2 3 4
+    python recipes/bench/box_errors.py camvid --data DATA --seeds 0 1 --kinds missing spurious shifted --alone
     python recipes/bench/box_errors.py --speed 4000 118000
     python recipes/bench/box_errors.py raccoon --data DATA --time 364
 
-Needs dataaudit[bench]. DATA holds ``coco128/`` and ``raccoon/``. One kind of error at a time is planted in a
+Needs dataaudit[bench]. DATA holds ``coco128/``, ``raccoon/`` and ``camvid/``, of whose masks the boxes of
+street scenes are made (see _streets.py). One kind of error at a time is planted in a
 share of the objects (see _boxes.py), before the baseline is trained on them. For each kind the average
 precision of the ranking by each method that has the kind, over the labels, or for missing objects over the
 predictions (those at IoU >= 0.5 with a deleted object count once, and objects that no prediction finds as
@@ -33,6 +35,7 @@ import numpy as np
 import pandas as pd
 from _boxes import KINDS, XY, Planted, plant
 from _fastest import detect
+from _streets import SETS, streets
 
 from dataaudit import formats, pipeline
 from dataaudit.formats._shared import ObjectRows
@@ -64,7 +67,7 @@ BRAIN = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("name", nargs="?", choices=("coco128", "raccoon"))
+    parser.add_argument("name", nargs="?", choices=("coco128", "raccoon", *SETS))
     parser.add_argument("--data", type=Path)
     parser.add_argument("--predictions", choices=("fastest", "baseline"), default="baseline")
     parser.add_argument("--weights", type=Path)
@@ -91,7 +94,13 @@ def main() -> None:
 
 def compare(given: argparse.Namespace) -> None:
     """Print a line for each kind of error."""
-    tables = loaded(given.name, given.data)
+    with tempfile.TemporaryDirectory(prefix="streets-") as folder:
+        made = given.name in SETS
+        tables = streets(given.name, given.data, Path(folder)) if made else loaded(given.name, given.data)
+        compare_on(tables, given)
+
+
+def compare_on(tables: Tables, given: argparse.Namespace) -> None:
     found = None
     if given.predictions == "fastest":
         found = detect(given.weights, tables.images, least=given.least)

@@ -137,7 +137,7 @@ def test_too_few_pictures_are_said(scenes: tuple[pd.DataFrame, FeatureMaps]) -> 
     objects, maps = scenes
     with pytest.raises(Unavailable, match="2 different images are too few for 3 folds"):
         one = pd.Series(np.arange(len(maps.ids)) % 2, index=maps.ids)
-        detections(objects, one, maps, Workplace(device="cpu"), folds=3)
+        Scene.of(objects, one, maps.ids, folds=3, seed=0)
 
 
 def test_too_many_images_are_said_with_the_setting(scenes: tuple[pd.DataFrame, FeatureMaps]) -> None:

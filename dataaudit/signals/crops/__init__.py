@@ -7,6 +7,7 @@ import pandas as pd
 
 from dataaudit.errors import Unavailable
 from dataaudit.registry import signal
+from dataaudit.signals.box_films import cut_films
 from dataaudit.signals.crops.chances import with_chances
 from dataaudit.signals.crops.classes import crop_features, geometry, pooled_features
 from dataaudit.signals.crops.regression import BoxJudge, group_numbers, learn, usable
@@ -50,7 +51,7 @@ def box_judge(
             f"{n_images} images are more than box_judge.max_images = {max_images}; set it higher for the "
             "places of boxes to be judged"
         )
-    return learn(objects, feature_maps, near_duplicates)
+    return learn(objects, feature_maps, _without_films(near_duplicates, feature_maps))
 
 
 @signal
@@ -122,7 +123,12 @@ def object_probs(
     if len(chosen) <= max_crops:
         parts.append(crop_features(chosen, feature_maps, workplace))
     described = spectrum(pd.DataFrame(np.concatenate(parts, axis=1), index=chosen.index))
-    groups = group_numbers(pd.Index(chosen["sample_id"]), near_duplicates)
+    apart = _without_films(near_duplicates, feature_maps)
+    groups = group_numbers(pd.Index(chosen["sample_id"]), apart)
     numbers: pd.Series[int] = pd.Series(groups, index=chosen.index, dtype="int64")
     given = pd.DataFrame({"sample_id": chosen.index, "name": chosen["name"].to_numpy()})
     return pred_probs(described, neighbors(described), numbers, given).reindex(objects.index)
+
+
+def _without_films(near_duplicates: pd.Series[int], maps: FeatureMaps) -> pd.Series[int]:
+    return cut_films(near_duplicates, pd.Series(list(maps.digests), index=maps.ids))

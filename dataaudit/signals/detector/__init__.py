@@ -15,6 +15,7 @@ import pandas as pd
 
 from dataaudit.errors import InputError, Unavailable
 from dataaudit.registry import signal
+from dataaudit.signals.box_films import cut_films
 from dataaudit.signals.feature_maps import FeatureMaps
 from dataaudit.types import CORNERS, Workplace
 
@@ -42,7 +43,8 @@ def detections(
 ) -> pd.DataFrame:
     """Objects found in each image by a baseline that was trained on the labels of other images.
 
-    Images that show the same picture are in the same fold. Crowds and ignored regions are neither learnt nor
+    Images that show the same picture are in the same fold, and so are runs of the frames of a film (see
+    `dataaudit.signals.box_films`). Crowds and ignored regions are neither learnt nor
     held against the baseline, and a difficult object counts for a third.
 
     Args:
@@ -71,7 +73,9 @@ def detections(
     for name, value, least in (("folds", folds, 2), ("members", members, 1), ("epochs", epochs, 0)):
         if value < least:
             raise InputError(f"detections: {name} is {value}; expected {least} at least.")
-    scene = Scene.of(objects, near_duplicates, feature_maps.ids, folds=folds, seed=seed)
+    contents = pd.Series(list(feature_maps.digests), index=feature_maps.ids)
+    groups = cut_films(near_duplicates, contents)
+    scene = Scene.of(objects, groups, feature_maps.ids, folds=folds, seed=seed)
     if max_images and n_images > max_images:
         from dataaudit.signals.backbones import on_cpu
 
@@ -148,7 +152,8 @@ def finetuned_detections(
     )  # fmt: skip
     readable = images[~images.index.isin(image_errors.index) & images["digest"].notna().to_numpy()]
     n_folds = folds or _enough_folds(len(readable))
-    scene = Scene.of(objects, near_duplicates, readable.index, folds=n_folds, seed=seed)
+    groups = cut_films(near_duplicates, readable["digest"])
+    scene = Scene.of(objects, groups, readable.index, folds=n_folds, seed=seed)
     from dataaudit.signals.detector.finetuning import found
 
     return found(scene, readable, settings, workplace)
