@@ -133,10 +133,22 @@ def _decisions(command: argparse.ArgumentParser) -> None:
     actions = command.add_subparsers(dest="action", metavar="ACTION", required=True)
     listed = actions.add_parser("list", help="what stands, or every line that was recorded")
     listed.add_argument("--all", action="store_true", help="also what was changed or withdrawn since")
-    exported = actions.add_parser("export", help="all findings with the decisions so far, as a CSV")
-    exported.add_argument("file", metavar="FILE")
+    exported = actions.add_parser(
+        "export", help="all findings with the decisions so far, as a CSV; or for a label tool"
+    )
+    exported.add_argument("file", metavar="FILE", help="a CSV, or with --to a folder")
+    exported.add_argument("--to", choices=("label-studio", "cvat"), help="a label tool; undecided findings")
+    exported.add_argument("--select", metavar="CODES", help="with --to: only findings of these checks")
+    exported.add_argument("-n", type=int, metavar="N", help="with --to: at most so many images")
+    exported.add_argument("--images", default="embed", metavar="WHERE",
+                          help="with --to: embed, local (Label Studio's local files), "
+                          "or the URL of the dataset's folder (%(default)s)")  # fmt: skip
+    exported.add_argument("--all", action="store_true", help="with --to: decided findings too")
     imported = actions.add_parser("import", help="record the decisions of files, of one person or several")
-    imported.add_argument("files", metavar="FILE", nargs="+", help="CSV or JSONL")
+    imported.add_argument(
+        "files", metavar="FILE", nargs="+", help="CSV, JSONL, or the export of Label Studio or CVAT"
+    )
+    imported.add_argument("--finished", action="store_true", help="CVAT: unticked images were reviewed too")
     actions.add_parser("agreement", help="Cohen's kappa of each two people on what both decided")
     actions.add_parser("conflicts", help="findings that two people decided differently")
     settled = actions.add_parser("settle", help="settle conflicts by a rule")

@@ -116,11 +116,12 @@ def _write_reports(report: Report, summary: Mapping[str, Any], given: argparse.N
         return {}
     state.prepare(source)
     folder = state.reports_dir(source) if given.output is None else Path(given.output)
+    worklist = worklist_of(report)
     if "rev" not in source.options:
         kept = state.worklist_file(source)
         kept.parent.mkdir(exist_ok=True)
-        replace_file(kept, worklist_of(report).to_json().encode())
-    return write(summary, folder, thumbnails=state.cache_dir(source) / "thumbnails")
+        replace_file(kept, worklist.to_json().encode())
+    return write(summary, folder, thumbnails=state.cache_dir(source) / "thumbnails", worklist=worklist)
 
 
 def _took(report: Report) -> str:
@@ -264,11 +265,19 @@ def _decisions(given: argparse.Namespace) -> int:
     from dataaudit.decisions import actions
 
     if given.action in ("export", "import"):
+        from dataaudit.review import label_tools
+
         report = _report(given, config.find(given.path))
-        if given.action == "export":
-            lines = actions.exported(report, Path(given.file), reviewer=given.reviewer)
+        if given.action == "import":
+            files = list(map(Path, given.files))
+            lines = label_tools.imported(report, files, reviewer=given.reviewer, finished=given.finished)
+        elif given.to is not None:
+            lines = label_tools.exported(
+                report, Path(given.file), to=given.to, codes=_codes(given.select), n=given.n,
+                images=given.images, decided=given.all,
+            )  # fmt: skip
         else:
-            lines = actions.imported(report, list(map(Path, given.files)), reviewer=given.reviewer)
+            lines = actions.exported(report, Path(given.file), reviewer=given.reviewer)
     else:
         source = _source(given.path, given.option, given.input_format)
         if given.action == "list":
