@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,8 @@ _DETECTORS: Mapping[str, Mapping[str, str]] = {
     "finetune": {"detections": "finetuned_detections"},
 }
 """The same of a detector."""
+_COSTLY = {"detections", "object_probs", "box_judge"}
+"""Signals that take minutes: a check that can do without doesn't bring them in."""
 
 
 def audit(
@@ -323,7 +325,7 @@ class _Run:
         skipped: dict[str, str] = {}
         for check in self._checks:
             try:
-                arguments = self._arguments(check.needs, check.optional)
+                arguments = self._arguments(check.needs, check.optional, saved=_COSTLY)
                 started = time.perf_counter()
                 outcomes[check.code] = check.run(*arguments, **self._settings[check.code])
                 self.timings[check.code] = time.perf_counter() - started
@@ -338,11 +340,14 @@ class _Run:
                 ) from error
         return outcomes, skipped
 
-    def _arguments(self, needs: Sequence[str], optional: Sequence[str]) -> list[Any]:
+    def _arguments(
+        self, needs: Sequence[str], optional: Sequence[str], saved: Set[str] = frozenset()
+    ) -> list[Any]:
         arguments = []
+        absent = (set(registry.SWEPT) - self._swept) | (saved - self._needed() - set(self._values))
         for need in needs:
             try:
-                if need in optional and self._behind([need]) & set(registry.SWEPT) - self._swept:
+                if need in optional and need not in self._values and self._behind([need]) & absent:
                     raise Unavailable(f"nothing else needs what {need} is computed from")
                 arguments.append(self._value(need))
             except Unavailable:

@@ -21,7 +21,7 @@ from dataaudit.signals.detector import Scene, finetuned_detections, fitting
 from dataaudit.signals.detector.images import Images
 from dataaudit.signals.detector.models import build, longest_side, recipe_named
 from dataaudit.signals.detector.settings import ready
-from dataaudit.types import CORNERS, FLAGS, Locator, Workplace
+from dataaudit.types import CORNERS, FLAGS, Locator, Tables, Workplace
 from tests.detections import scenes as scenes_of
 
 MODEL = "ssdlite320_mobilenet_v3_large"
@@ -270,6 +270,26 @@ def test_without_a_network_the_error_says_what_to_do(monkeypatch: pytest.MonkeyP
 def test_an_audit_takes_the_detector_by_name(
     scenes: tuple[pd.DataFrame, pd.DataFrame], tmp_path: Path
 ) -> None:
+    report = pipeline.audit(
+        tables_of(scenes), select=("BOX003",), detector="finetune", settings={"finetuned_detections": QUICK},
+        device="cpu", cache=tmp_path, progress=False,
+    )  # fmt: skip
+    assert report.params["detector"] == "finetune"
+    assert report.detections is not None
+    assert set(report.detections["name"]) <= {"sun", "sea"}
+    assert (tmp_path / "detector").is_dir()
+
+
+@pytest.mark.parametrize("code", ["BOX008", "BOX009", "BOX010"])
+def test_no_model_is_trained_for_a_check_that_can_do_without(
+    scenes: tuple[pd.DataFrame, pd.DataFrame], code: str
+) -> None:
+    report = pipeline.audit(tables_of(scenes), select=(code, "DUP", "IMG"), device="cpu", progress=False)
+    assert code in report.outcomes
+    assert not {"detections", "object_probs", "box_judge"} & set(report.timings)
+
+
+def tables_of(scenes: tuple[pd.DataFrame, pd.DataFrame]) -> Tables:
     images, objects = scenes
     rows = ObjectRows()
     for number, (sample_id, path) in enumerate(images["filepath"].items()):
@@ -279,15 +299,7 @@ def test_an_audit_takes_the_detector_by_name(
             rows.object(
                 str(sample_id), str(label_id), each["name"], corners, Locator(file=f"{number}.xml", item=item)
             )
-    tables = rows.tables(source=None)  # type: ignore[arg-type]
-    report = pipeline.audit(
-        tables, select=("BOX003",), detector="finetune", settings={"finetuned_detections": QUICK},
-        device="cpu", cache=tmp_path, progress=False,
-    )  # fmt: skip
-    assert report.params["detector"] == "finetune"
-    assert report.detections is not None
-    assert set(report.detections["name"]) <= {"sun", "sea"}
-    assert (tmp_path / "detector").is_dir()
+    return rows.tables(source=None)  # type: ignore[arg-type]
 
 
 def test_an_unknown_detector_is_refused(scenes: tuple[pd.DataFrame, pd.DataFrame]) -> None:
