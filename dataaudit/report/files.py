@@ -16,6 +16,7 @@ from dataaudit.report.machine import to_json
 from dataaudit.report.summary import as_summary
 from dataaudit.report.text import spreadsheet_safe, storable
 from dataaudit.types import Report
+from dataaudit.worklist import Worklist, worklist_of
 
 __all__ = ["CSV_COLUMNS", "replace_file", "write", "write_html"]
 
@@ -38,7 +39,11 @@ _PARQUET_TEXT = ("key", "code", "item_id", "sample_id", "given", "suggested", "m
 
 
 def write(
-    report: Report | Mapping[str, Any], folder: str | Path, *, thumbnails: Path | None = None
+    report: Report | Mapping[str, Any],
+    folder: str | Path,
+    *,
+    thumbnails: Path | None = None,
+    worklist: Worklist | None = None,
 ) -> dict[str, Path]:
     """Write a report in each form, each file whole or not at all.
 
@@ -46,6 +51,7 @@ def write(
         report: a report or its summary.
         folder: where the files go; made where it doesn't exist.
         thumbnails: where thumbnails are kept by content; the cache of a report's dataset when left out.
+        worklist: of the same report, for the review in the page; made of a report when left out.
 
     Returns:
         The path of each file by its name: ``report.html``, ``report.json``, ``findings.parquet`` and
@@ -54,11 +60,14 @@ def write(
     source = report.tables.source if isinstance(report, Report) else None
     if thumbnails is None and source is not None:
         thumbnails = state.cache_dir(source) / "thumbnails"
+    if worklist is None and isinstance(report, Report):
+        worklist = worklist_of(report)
     summary = as_summary(report)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    page = to_html(summary, thumbnails=thumbnails, worklist=worklist, folder=folder)
     contents = {
-        "report.html": storable(to_html(summary, thumbnails=thumbnails)).encode(),
+        "report.html": storable(page).encode(),
         "report.json": to_json(summary).encode(),
         "findings.parquet": _parquet(summary),
         "findings.csv": _csv(summary).encode("utf-8-sig"),
@@ -78,7 +87,8 @@ def write_html(
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    return replace_file(path, storable(to_html(report, thumbnails=thumbnails)).encode())
+    page = to_html(report, thumbnails=thumbnails, folder=path.parent)
+    return replace_file(path, storable(page).encode())
 
 
 def replace_file(path: Path, content: bytes) -> Path:

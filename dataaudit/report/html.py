@@ -12,9 +12,11 @@ from dataaudit.report.drawing import Drawing, Gallery, draw_findings, draw_membe
 from dataaudit.report.expected import foremost, sentences
 from dataaudit.report.objects import is_about_object
 from dataaudit.report.pages import asset, environment, source_hash
+from dataaudit.report.review_data import review_data
 from dataaudit.report.summary import as_summary, is_grouped
 from dataaudit.report.thumbnails import thumbnails as make_thumbnails
 from dataaudit.types import Report
+from dataaudit.worklist import Worklist, worklist_of
 
 __all__ = ["to_html"]
 
@@ -27,6 +29,12 @@ HEAT_LEVELS = 7
 FULL_HEAT = 6
 PLOT_WIDTH, PLOT_HEIGHT = 600, 220
 UNREADABLE = "IMG001"
+STYLES = ("report.css", "review.css")
+SCRIPTS = (
+    "report.js", "review_store.js", "review_pictures.js", "review_estimate.js", "review_order.js",
+    "review_queue.js", "review_view.js", "review.js",
+)  # fmt: skip
+"""What a page holds, in this order; those of the review only where it has one."""
 
 
 def to_html(
@@ -35,6 +43,8 @@ def to_html(
     embed: bool = False,
     thumbnails: Path | None = None,
     max_cards: int | None = None,
+    worklist: Worklist | None = None,
+    folder: Path | None = None,
 ) -> str:
     """The report as HTML that works offline: styles, script and pictures are inside, and it may load nothing.
 
@@ -44,10 +54,15 @@ def to_html(
         thumbnails: folder where thumbnails are kept by content, so that the next report decodes nothing; None
             keeps none.
         max_cards: how many pictures there are at most; 500, or 24 in a fragment, when left out.
+        worklist: of the same report; with it the page has a review. Without one it is made of a report, and a
+            summary has none.
+        folder: where the page will lie, so that its review can point to the files of the images.
 
     Raises:
         InputError: `max_cards` is negative.
     """
+    from markupsafe import Markup
+
     limit = (MAX_CARDS_EMBEDDED if embed else MAX_CARDS) if max_cards is None else max_cards
     if limit < 0:
         raise InputError(f"max_cards is {limit}; expected 0 or more.")
@@ -86,12 +101,21 @@ def to_html(
     }
     if embed:
         return environment().get_template("embed.html").render(context, style=asset("embed.css"))
-    style, script = asset("report.css"), asset("report.js")
+    review = None
+    if worklist is None and isinstance(report, Report):
+        worklist = worklist_of(report)
+    if worklist is not None and worklist.entries:
+        review = review_data(worklist, summary, thumbnails=thumbnails, folder=folder)
+    style, script = (
+        Markup("\n").join(asset(name) for name in names if review is not None or name.startswith("report"))
+        for names in (STYLES, SCRIPTS)
+    )
     return (
         environment()
         .get_template("report.html")
         .render(
             context,
+            review=review,
             style=style,
             script=script,
             style_hash=source_hash(style),

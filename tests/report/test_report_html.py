@@ -14,6 +14,7 @@ from PIL import Image
 from dataaudit.errors import InputError
 from dataaudit.report import summarize, to_html, write_html
 from dataaudit.types import Finding, Report
+from dataaudit.worklist import worklist_of
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -30,7 +31,8 @@ VOID = {"meta", "link", "img", "input", "br"}
 
 
 class Page(HTMLParser):
-    """Tags with their attributes, text outside of styles and scripts, and whether every tag is closed."""
+    """Tags with their attributes, text outside of styles and scripts, what scripts hold that isn't run, and
+    whether every tag is closed."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -38,6 +40,7 @@ class Page(HTMLParser):
         self.text: list[str] = []
         self.open: list[str] = []
         self.raw: dict[str, list[str]] = {"style": [], "script": []}
+        self.data: list[str] = []
         self.feed(text)
         self.close()
 
@@ -53,10 +56,16 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] in self.raw:
+        if self.open and self.open[-1] == "script" and self.all("script")[-1].get("type"):
+            self.data.append(data)
+        elif self.open and self.open[-1] in self.raw:
             self.raw[self.open[-1]].append(data)
         else:
             self.text.append(data)
+
+    @property
+    def programs(self) -> list[dict[str, str | None]]:
+        return [attributes for attributes in self.all("script") if "type" not in attributes]
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.tags if name == tag]
@@ -115,7 +124,7 @@ def test_no_attribute_holds_a_style_or_a_handler(report: Report) -> None:
 @pytest.mark.parametrize("embed", [False, True])
 def test_names_with_markup_quotes_and_other_scripts_are_shown_as_text(embed: bool) -> None:
     page = Page(to_html(hostile_report(), embed=embed))
-    assert len(page.all("script")) == (0 if embed else 1)
+    assert len(page.programs) == (0 if embed else 1)
     assert not [tag for tag, attributes in page.tags if any(name.startswith("on") for name in attributes)]
     for name in HOSTILE:
         assert name in page.text
@@ -208,7 +217,15 @@ def test_a_notebook_shows_the_report_itself(report: Report) -> None:
 
 
 def test_a_summary_gives_the_same_page_as_its_report(report: Report) -> None:
-    assert to_html(summarize(report)) == to_html(report)
+    worklist = worklist_of(report)
+    assert to_html(summarize(report), worklist=worklist) == to_html(report)
+
+
+def test_a_summary_without_a_worklist_gives_a_page_without_review(report: Report) -> None:
+    text = to_html(summarize(report))
+    assert 'id="review"' not in text
+    assert "class Decisions" not in text
+    assert 'id="review"' in to_html(report)
 
 
 def test_a_second_page_needs_the_pictures_no_more(report: Report, photos: Path, tmp_path: Path) -> None:

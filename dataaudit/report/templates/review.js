@@ -43,6 +43,7 @@ class Review {
     on("#r-sure", "close", () => this.bulk(find("#r-sure").returnValue));
     on("#r-ask", "close", () => this.named());
     on("#r-who", "click", () => this.ask());
+    on("#r-remark", "keydown", (event) => { if (event.key === "Enter") event.target.blur(); });
     on("#r-help", "click", () => find("#r-keys").showModal());
     on("#r-save", "click", () => this.save());
     on("#r-load", "click", () => find("#r-file").click());
@@ -91,7 +92,7 @@ class Review {
     const entry = this.entry;
     if (!entry || (verdict === "accept" && !entry.fix) || (verdict === "other" && !entry.named)) return;
     const note = find("#r-remark").value.trim() || null, following = this.queue.following(this.current);
-    const findings = this.queue.same(entry).filter((key) => key === entry.key || this.queue.isOpen(this.data.entries[this.queue.keys.get(key)]));
+    const findings = this.queue.same(entry);
     this.decisions.decide(findings, verdict, label, note);
     const words = { accept: "Accepted", keep: "Kept", skip: "Skipped", other: "Changed" }[verdict];
     this.goOn(findings.length, following, `${words}${label === null ? "" : `: ${shown(label)}`}.`);
@@ -117,9 +118,9 @@ class Review {
       this.say("There is nothing to undo.");
       return;
     }
-    this.queue.changed(keys.length);
-    this.current = this.queue.keys.get(keys[0]) ?? null;
-    this.refresh(this.current);
+    const places = keys.map((key) => this.queue.keys.get(key)).filter((at) => at !== undefined);
+    this.queue.undone(places);
+    this.refresh(places[0] ?? null);
     this.say(keys.length === 1 ? "Undone." : `Undone: ${counted(keys.length, "decision")}.`);
   }
 

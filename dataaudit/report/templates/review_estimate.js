@@ -6,16 +6,13 @@ const ROUNDS = 8;
 const SIDE = 1.6448536269514722;
 const BUMPS = Array.from({ length: 13 }, (_, at) => -9 + 1.5 * at);
 const BUMP_WIDTH = 1.5;
-const FURTHEST = 7;
 const SETTLED = 9.2;
 const sigmoid = (odds) => 1 / (1 + Math.exp(-odds));
 
 // Items as the model sees them: of each its log-odds, the intercept and bumps, its check and its pair of classes.
 function rowOf(chance, check, pair, count = 1) {
   const known = chance !== null, inside = Math.min(Math.max(known ? chance : 0.5, 1e-9), 1 - 1e-9);
-  let odds = Math.log(inside / (1 - inside));
-  const settled = Math.abs(odds) > SETTLED;
-  if (!settled) odds = Math.min(Math.max(odds, -FURTHEST), FURTHEST);
+  const odds = Math.log(inside / (1 - inside)), settled = Math.abs(odds) > SETTLED;
   const bumps = [1, ...BUMPS.map((middle) => Math.exp(-((odds - middle) ** 2) / (2 * BUMP_WIDTH ** 2)))];
   return { odds, bumps: known ? bumps : bumps.map(() => 0), check, pair, count, settled };
 }

@@ -37,7 +37,7 @@ class Pictures {
     this.lines = new Map();
   }
 
-  url(number) {
+  address(number) {
     const at = Math.floor(number / this.size);
     if (!this.lines.has(at)) this.lines.set(at, this.blocks[at].textContent.split("\n"));
     return `data:image/jpeg;base64,${this.lines.get(at)[number % this.size]}`;
@@ -48,25 +48,25 @@ class Pictures {
     const [width, height] = picture.size;
     const tiny = Math.max(width, height) <= TINY;
     if (!picture.view) {
-      const image = make("img", { src: this.url(picture.at), alt, width, height, className: tiny ? "tiny" : "" });
+      const image = make("img", { src: this.address(picture.at), alt, width, height, className: tiny ? "tiny" : "" });
       image.style.setProperty("--w", width);
       image.style.setProperty("--h", height);
       return { node: image, ready: image.decode().catch(() => {}) };
     }
     const [x1, y1, x2, y2] = picture.part;
     const image = draw("image", {
-      x: x1, y: y1, width: x2 - x1, height: y2 - y1, preserveAspectRatio: "none", href: this.url(picture.at),
+      x: x1, y: y1, width: x2 - x1, height: y2 - y1, preserveAspectRatio: "none", href: this.address(picture.at),
     });
     if (tiny) image.classList.add("tiny");
     const svg = draw("svg", { viewBox: picture.view.join(" "), role: "img", "aria-label": alt, class: "drawn" }, image);
     svg.append(...marksOf(boxes, Math.max(picture.view[2], picture.view[3])));
-    const warm = make("img", { src: this.url(picture.at) });
+    const warm = make("img", { src: this.address(picture.at) });
     return { node: svg, ready: warm.decode().catch(() => {}) };
   }
 
   thumbnail(image) {
     if (image.thumb === undefined) return make("span", { className: "missing", textContent: "no preview" });
-    return make("img", { src: this.url(image.thumb), alt: "", decoding: "async", className: "thumb" });
+    return make("img", { src: this.address(image.thumb), alt: "", decoding: "async", className: "thumb" });
   }
 }
 

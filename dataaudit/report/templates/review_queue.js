@@ -51,19 +51,20 @@ class Queue {
   // Positions of the entries that fit in their order, those that were skipped at the end.
   renew() {
     const found = this.order.filter((at) => this.fits(at));
-    const late = (at) => this.verdict(this.entries[at]) === "skip";
-    this.fitting = this.filter.state === "open" ? [...found.filter((at) => !late(at)), ...found.filter(late)] : found;
+    const late = (at) => this.verdict(this.entries[at]) === "skip", step = (at) => this.decisions.stepOf(this.entries[at].key);
+    this.fitting = [...found.filter((at) => !late(at)), ...found.filter(late).sort((one, other) => step(one) - step(other))];
   }
 
   judgeAnew() {
     this.since = 0;
     const known = this.entries.map((entry, at) => [at, IS_ERROR[this.verdict(entry)]]);
-    this.estimator.update(new Map(known.filter(([, error]) => error !== undefined)));
+    this.takenIn = new Map(known.filter(([, error]) => error !== undefined));
+    this.estimator.update(this.takenIn);
     this.order = arranged(this.chances, this.entries);
     this.renew();
   }
 
-  // Take in what was just decided or undone; true where everything is judged and ordered anew.
+  // Take in what was just decided; true where everything is judged and ordered anew.
   changed(n) {
     this.since += n;
     if (this.since < BLOCK) {
@@ -74,6 +75,13 @@ class Queue {
     return true;
   }
 
+  // Findings of which the verdicts were taken back: only what is already taken in changes the order.
+  undone(places) {
+    this.since = Math.max(this.since - places.length, 0);
+    if (places.some((at) => this.takenIn.has(at))) this.judgeAnew();
+    else this.renew();
+  }
+
   get first() {
     return this.fitting.find((at) => this.isOpen(this.entries[at])) ?? this.fitting[0] ?? null;
   }
@@ -82,6 +90,7 @@ class Queue {
   following(here) {
     const at = this.fitting.indexOf(here);
     if (at < 0) return null;
+    if (this.filter.state === "done") return this.fitting[at + 1] ?? null;
     return [...this.fitting.slice(at + 1), ...this.fitting.slice(0, at)].find((one) => this.verdict(this.entries[one]) === null) ?? null;
   }
 

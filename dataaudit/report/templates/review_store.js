@@ -91,6 +91,11 @@ class Decisions {
     return this.stacks.get(finding)?.at(-1)[1] ?? null;
   }
 
+  // When the last decision on a finding was made, as a number; 0 for one from before the audit.
+  stepOf(finding) {
+    return this.stacks.get(finding)?.at(-1)[0] ?? 0;
+  }
+
   get count() {
     return this.stacks.size;
   }

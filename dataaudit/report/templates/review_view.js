@@ -48,7 +48,7 @@ class View {
     find("#r-of-check").textContent = entry.code;
     find("#r-of-check").className = `code ${entry.code.slice(0, 3)}`;
     find("#r-check").textContent = shown(this.data.codes[entry.code] ?? "");
-    find("#r-at").textContent = `${(place + 1).toLocaleString("en")} of ${total.toLocaleString("en")}`;
+    find("#r-at").textContent = place < 0 ? "" : `${(place + 1).toLocaleString("en")} of ${total.toLocaleString("en")}`;
     find("#r-change").replaceChildren(...this.change(entry));
     find("#r-message").textContent = shown(entry.message);
     find("#r-chance").textContent = chance === null ? "" : `${percentOf(chance)} likely an error`;
