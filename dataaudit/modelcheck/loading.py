@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
 import inspect
@@ -179,7 +180,8 @@ def _from_library(library: str, name: str) -> nn.Module:
 
 
 def _close(name: str, known: list[str]) -> str:
-    return nearest(name, known).split(" There are:")[0] if len(known) > 50 else nearest(name, known)
+    near = difflib.get_close_matches(name, known, n=5, cutoff=0.4)
+    return f"Near it: {', '.join(near)}." if near else f"It has {len(known):,} others."
 
 
 def _from_file(file: Path) -> nn.Module:

@@ -122,7 +122,7 @@ class ModelReport:
             },
             "estimate": self._estimate(),
             "expected": {},
-            "codes": _codes(self.codes, items),
+            "codes": _codes([code for code in self.codes if code not in self.skipped], items),
             "open": _open(items),
             "classes": [],
             "matrix": {"classes": [], "counts": [], "classes_left_out": 0, "findings_left_out": 0},
@@ -146,7 +146,8 @@ class ModelReport:
 
     def _estimate(self) -> str:
         if not self.items:
-            return f"Nothing found by {len(self.codes)} checks of the {self.command}."
+            n = len(set(self.codes) - set(self.skipped))
+            return f"Nothing found: {plural(n, 'kind')} of defect looked for."
         names = list(dict.fromkeys(item.item_id for item in sorted(self.items, key=lambda one: one.score)))
         about = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         return f"{plural(len(self.items), 'finding')} about {about}."
@@ -239,7 +240,8 @@ def to_terminal(
             console.print(Text.assemble(("Change: ", "green"), visible(str(item.evidence["advice"]))))
     console.print()
     console.print(Text(report._estimate(), style="bold" if report.items else "bold green"))
-    silent = [code for code in sorted(report.codes) if code not in {item.code for item in report.items}]
+    said = {item.code for item in report.items} | set(report.skipped)
+    silent = [code for code in sorted(report.codes) if code not in said]
     if silent:
         console.print(Text(f"Nothing found by: {', '.join(silent)}", style="dim"))
     for code, reason in sorted(report.skipped.items()):

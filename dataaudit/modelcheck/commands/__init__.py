@@ -8,6 +8,7 @@ command. Nothing else has to be edited to add one.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
 import pkgutil
 import sys
@@ -21,7 +22,16 @@ if TYPE_CHECKING:
     from dataaudit.modelcheck.inputs import Batch
     from dataaudit.modelcheck.reporting import ModelReport
 
-__all__ = ["add", "batches", "data_arguments", "finish", "model_argument", "output_arguments", "params"]
+__all__ = [
+    "add",
+    "batch",
+    "data_arguments",
+    "facts",
+    "finish",
+    "model_argument",
+    "output_arguments",
+    "params",
+]
 
 _QUIET = ("run", "command", "check", "format", "output", "exit_zero", "fail_on", "ignore")
 
@@ -73,8 +83,8 @@ def output_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", metavar="FOLDER", help="write the report there, as HTML and JSON")
 
 
-def batches(given: argparse.Namespace, model: nn.Module) -> list[Batch]:
-    """The batches that the arguments ask for: the user's or of images, and else one of random numbers."""
+def batch(given: argparse.Namespace, model: nn.Module) -> Batch:
+    """The batch that the arguments ask for: the user's or of images, and else of random numbers."""
     from dataaudit.errors import InputError
     from dataaudit.modelcheck import inputs, loading
 
@@ -90,23 +100,30 @@ def batches(given: argparse.Namespace, model: nn.Module) -> list[Batch]:
     if given.loader and given.data:
         raise InputError("--loader and --data both say where the inputs come from.", fix="Give one of them.")
     if given.loader:
-        batch = inputs.user_batch(loading.from_spec(given.loader), given.n)
+        found = inputs.user_batch(loading.from_spec(given.loader), given.n)
     elif given.data:
         transform = None if not given.transform else loading.load_callable(given.transform, what="transform")
-        batch = inputs.images_batch(
+        found = inputs.images_batch(
             given.data, model, given.n, shape=shape, transform=transform, seed=given.seed
         )
     else:
-        batch = inputs.random_batch(model, given.n, shape=shape, seed=given.seed)
-    from dataclasses import replace
+        found = inputs.random_batch(model, given.n, shape=shape, seed=given.seed)
+    return dataclasses.replace(
+        found,
+        inputs=inputs.move(found.inputs, given.device),
+        targets=inputs.move(found.targets, given.device),
+    )
 
-    return [
-        replace(
-            batch,
-            inputs=inputs.move(batch.inputs, given.device),
-            targets=inputs.move(batch.targets, given.device),
-        )
-    ]
+
+def facts(model: nn.Module, batch: Batch) -> list[str]:
+    """The model's size and the batch, in a few words."""
+    from dataaudit.modelcheck.inputs import tensors
+
+    n = sum(one.numel() for one in model.parameters())
+    size = f"{n / 1e6:.1f} M" if n >= 1e5 else f"{n:,}"
+    shapes = [str(tuple(one.shape)) for one in tensors(batch.inputs)]
+    kind = "real" if batch.real else "random"
+    return [f"{type(model).__name__}, {size} parameters", f"{kind} inputs {', '.join(shapes[:2])}"]
 
 
 def params(given: argparse.Namespace) -> dict[str, Any]:

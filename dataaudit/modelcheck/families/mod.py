@@ -100,6 +100,16 @@ UNREGISTERED_LAYER = rule(
     Change: ``nn.ModuleList``, ``nn.ModuleDict`` or ``nn.ParameterList`` in place of the plain container.
     """,
 )  # fmt: skip
+INPUT_CHANGED = rule(
+    "MOD009", "input_changed", command=_DETERMINISM,
+    text="""The model changes the tensor that it is given.
+
+    Flagged: after a call the caller's input holds other values than before. Whatever uses the batch
+    afterwards, such as a reconstruction loss, a second model or a retry, sees the changed one.
+
+    Change: ``x = x * 2`` in place of ``x *= 2``, and ``inplace=False`` in the first layer.
+    """,
+)  # fmt: skip
 NONFINITE_ACTIVATION = rule(
     "MOD010", "nonfinite_activation", command=_TRACE,
     text="""A layer puts out NaN or infinity.
