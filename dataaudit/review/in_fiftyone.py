@@ -16,9 +16,11 @@ from dataaudit.types import Finding, Outcome, Report
 if TYPE_CHECKING:
     import fiftyone as fo
 
-__all__ = ["clean", "push"]
+__all__ = ["WORKSPACE", "clean", "push"]
 
 _KEY = tables.INFO
+WORKSPACE = "dataaudit review"
+"""The saved workspace with the panel of review."""
 _NOTHING: Mapping[str, list[str]] = {
     kind: [] for kind in ("fields", "views", "tags", "label_fields", "attributes", "label_tags")
 }
@@ -272,6 +274,8 @@ def clean(dataset: fo.Dataset) -> None:
         return
     made = {**_NOTHING, **made}
     there = dataset.get_field_schema()
+    if dataset.has_workspace(WORKSPACE):
+        dataset.delete_workspace(WORKSPACE)
     fields = [field for field in made["fields"] if field in there]
     for name in made["views"]:
         if dataset.has_saved_view(name):

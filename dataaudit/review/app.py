@@ -1,0 +1,224 @@
+"""Review in the FiftyOne App: the dataset with its findings, and the panel beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import urllib.parse
+import webbrowser
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dataaudit import decisions, state, tables
+from dataaudit.errors import InputError
+from dataaudit.formats._fiftyone import connect
+from dataaudit.review.desk import ENVIRONMENT, Order
+from dataaudit.review.in_fiftyone import WORKSPACE
+from dataaudit.types import Source
+
+if TYPE_CHECKING:
+    import fiftyone as fo
+
+__all__ = ["VIEW", "open_page", "opened", "plugins", "serve"]
+
+PLUGIN = "@dataaudit/review"
+PANEL = "dataaudit_review"
+VIEW = "Findings"
+_OURS = Path(__file__).parent / "plugin"
+_PORTS = 20  # how many are tried after FiftyOne's own, where none is asked for
+
+
+@contextlib.contextmanager
+def opened(
+    order: Order, *, port: int | None = None, address: str | None = None, remote: bool = False
+) -> Iterator[str]:
+    """The App with the panel, until the context is left.
+
+    Args:
+        order: what is reviewed, and by whom.
+        port: of the App; by default FiftyOne's, or the next one that is free.
+        address: of the App; by default FiftyOne's, which only this machine can reach.
+        remote: for a reviewer at another machine.
+
+    Yields:
+        The address to open in a browser.
+
+    Raises:
+        InputError: the port is taken.
+        MissingDependencyError: FiftyOne has no database.
+    """
+    with plugins() as folder:
+        fiftyone = connect()
+        from fiftyone.core.service import ServerService
+        from fiftyone.core.utils import to_slug
+
+        usual = fiftyone.config.default_app_address or "127.0.0.1"
+        host = address or ("0.0.0.0" if remote else usual)
+        chosen = _free(port, fiftyone.config.default_app_port, host)
+        # The App's server is another process: it is told by its environment
+        os.environ |= {"FIFTYONE_PLUGINS_DIR": str(folder), ENVIRONMENT: order.to_json()}
+        server = ServerService(chosen, address=host, do_not_track=fiftyone.config.do_not_track)
+        try:
+            dataset = fiftyone.load_dataset(order.dataset)
+            view = _findings(dataset, order)
+            shown = {"workspace": to_slug(_workspace(dataset, fiftyone))}
+            if view is not None:
+                shown["view"] = to_slug(view)
+            name = urllib.parse.quote(to_slug(order.dataset))
+            where = "localhost" if host in ("127.0.0.1", "0.0.0.0") else host
+            yield f"http://{where}:{chosen}/datasets/{name}?{urllib.parse.urlencode(shown)}"
+        finally:
+            with contextlib.suppress(Exception):  # it may have gone first
+                server.stop()
+
+
+def serve(
+    order: Order,
+    *,
+    port: int | None = None,
+    address: str | None = None,
+    remote: bool = False,
+    browser: bool = True,
+) -> int:
+    """Show the App until Ctrl-C; returns the exit code. See `opened`."""
+    file = state.decisions_file(order.source)
+    # A service manager ends processes so
+    signal.signal(signal.SIGTERM, _stop)
+    with opened(order, port=port, address=address, remote=remote) as url:
+        if order.note:
+            _say(order.note)
+        _say(f"Review of {order.dataset} by {order.reviewer}: {url}")
+        if browser and not remote:
+            webbrowser.open(url)
+        _say(f"Each verdict is written at once to {file}. Ctrl-C ends the review.")
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
+    n = len(decisions.by_reviewer(order.source).get(order.reviewer, {}))
+    _say(f"\n{order.reviewer} has decided {n:,} findings: {file}")
+    if n:
+        _say(f"Apply them: dataaudit fix {order.source.path} --decided")
+    return 0
+
+
+def open_page(source: Source, *, browser: bool = True) -> int:
+    """Show the report of the latest audit, which can be reviewed as well; returns the exit code."""
+    file = state.reports_dir(source) / "report.html"
+    if not file.is_file():
+        raise InputError("There is no report.", where=file, fix=f"Audit it: dataaudit audit {source.path}")
+    sys.stdout.write(f"{file}\n")
+    if browser:
+        webbrowser.open(file.resolve().as_uri())
+    return 0
+
+
+@contextlib.contextmanager
+def plugins() -> Iterator[Path]:
+    """A folder with this panel and links to the user's own plugins, which FiftyOne looks into meanwhile.
+
+    The user's folder isn't touched, so there is nothing to clean up in it, whatever happens. A plugin of the
+    same name that is installed there stays as it is and is left out here, which is said.
+    """
+    own = _own_folder()
+    folder = Path(tempfile.mkdtemp(prefix="dataaudit-plugins-"))
+    try:
+        _link(_OURS, folder / "dataaudit")
+        rivals = [] if own is None else [path for path, name in _installed(own) if name == PLUGIN]
+        if rivals:
+            _say(
+                f"The plugin {PLUGIN} in {rivals[0]} stays as it is; shown is the one of dataaudit.\n"
+                f"To take it away: fiftyone plugins delete {PLUGIN}"
+            )
+        if own is not None and not rivals:
+            _link(own, folder / "own")
+        elif own is not None:
+            for number, (path, name) in enumerate(_installed(own)):
+                if name != PLUGIN:
+                    _link(path, folder / f"own-{number}")
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _own_folder() -> Path | None:
+    import fiftyone
+
+    folder = fiftyone.config.plugins_dir
+    return Path(folder).resolve() if folder and Path(folder).is_dir() else None
+
+
+def _installed(folder: Path) -> Iterator[tuple[Path, str | None]]:
+    """The folder and the name of each plugin in a folder of plugins."""
+    import yaml
+
+    for base, below, files in os.walk(folder, followlinks=True):
+        below[:] = [name for name in below if not name.startswith(".")]
+        for name in ("fiftyone.yml", "fiftyone.yaml"):
+            if name in files:
+                below[:] = []
+                with contextlib.suppress(OSError, ValueError, yaml.YAMLError, AttributeError):
+                    yield Path(base), yaml.safe_load((Path(base) / name).read_text("utf-8")).get("name")
+                break
+
+
+def _link(there: Path, here: Path) -> None:
+    try:
+        here.symlink_to(there, target_is_directory=True)
+    except OSError:  # Windows allows links only to some users
+        shutil.copytree(there, here)
+
+
+def _free(port: int | None, usual: int, host: str) -> int:
+    """A port that nobody listens on: FiftyOne would take another App's server for its own."""
+    wanted = [port] if port is not None else range(usual, usual + _PORTS)
+    for each in wanted:
+        with socket.socket() as tried:
+            tried.settimeout(1)
+            if tried.connect_ex(("127.0.0.1" if host == "0.0.0.0" else host, each)) != 0:
+                return each
+    raise InputError(
+        f"The port {wanted[0]} is taken, perhaps by another App.",
+        fix="Close it, or name a free one: --port 5252",
+    )
+
+
+def _findings(dataset: fo.Dataset, order: Order) -> str | None:
+    """The name of the saved view of what is to be reviewed; it is made here where there is none."""
+    made = dataset.info.get(tables.INFO, {}).get("made", {})
+    codes = sorted(code for code in made.get("tags", ()) if code.startswith(order.codes or ""))
+    views = [name for name in dataset.list_saved_views() if codes and name.split(" ")[0] == codes[0]]
+    if not codes or (len(codes) == 1 and views):
+        return views[0] if views else None
+    view = dataset.match_tags(codes)
+    if not (dataset.has_saved_view(VIEW) and dataset.load_saved_view(VIEW) == view):
+        dataset.save_view(VIEW, view, description="All that dataaudit found", overwrite=True)
+    if VIEW not in made.get("views", ()):
+        known = dataset.info[tables.INFO]
+        dataset.info[tables.INFO] = {**known, "made": {**made, "views": [*made.get("views", ()), VIEW]}}
+        dataset.save()
+    return VIEW
+
+
+def _workspace(dataset: fo.Dataset, fiftyone: Any) -> str:
+    """The name of the saved workspace with the samples on the left and the panel on the right."""
+    if not dataset.has_workspace(WORKSPACE):
+        kinds = fiftyone.Panel(type="Samples", pinned=True), fiftyone.Panel(type=PANEL)
+        # Nothing is drawn where no panel is the active one
+        halves = [fiftyone.Space(children=[each], active_child=each.component_id) for each in kinds]
+        space = fiftyone.Space(children=halves, orientation="horizontal", sizes=[0.38, 0.62])
+        dataset.save_workspace(WORKSPACE, space, description="Review of what dataaudit found")
+    return WORKSPACE
+
+
+def _stop(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
