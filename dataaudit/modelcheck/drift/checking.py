@@ -15,6 +15,7 @@ from dataaudit.modelcheck.drift import comparisons
 from dataaudit.modelcheck.drift.comparisons import Candidate, Compared
 from dataaudit.modelcheck.drift.pairing import Pairing, pair
 from dataaudit.modelcheck.drift.sides import Side, read_side
+from dataaudit.modelcheck.drift.timeline import over_time
 from dataaudit.modelcheck.families import drf
 from dataaudit.modelcheck.findings import finding
 from dataaudit.modelcheck.reporting import ModelReport, Table
@@ -34,6 +35,7 @@ COMPARISONS: Mapping[Rule, Callable[[Pairing], Compared]] = {
     drf.PREDICTION_DRIFT: comparisons.predictions,
     drf.CONCEPT_DRIFT: comparisons.accuracy,
     drf.OUTLIER_SHARE: comparisons.outliers,
+    drf.CHANGE_IN_TIME: over_time,
 }
 
 

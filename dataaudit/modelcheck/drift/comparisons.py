@@ -42,7 +42,6 @@ __all__ = [
 
 Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
-_FOLDS = 5
 _FEWEST_CALIBRATED = 8
 _MOST_FITTED = 5000
 _NEAREST = 3
@@ -431,54 +430,14 @@ def _predicted(both: Pairing) -> tuple[pd.DataFrame, pd.DataFrame]:
         raise Unavailable(
             f"predictions are needed for both sides; {'production' if has[0] else 'the reference'} has none"
         )
-    return _probed(both)
-
-
-def _probed(both: Pairing) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What a ridge regression on the components says, of images that it wasn't fitted to.
-
-    Each image of production is judged by one of the regressions that judge the reference's held-out images,
-    so that both sides are treated alike.
-    """
-    labels = both.reference.labels
-    if labels is None or not both.all_components.shape[1]:
+    if both.reference.labels is None or not both.all_components.shape[1]:
         raise Unavailable("the reference has no labels to predict from, and there are no predictions")
-    counted = labels.dropna()
-    names = sorted(set(counted))
-    if len(names) < 2:
-        raise Unavailable("the reference has labels of one class only")
-    n_reference = len(both.reference)
-    target = pd.Index(names).get_indexer(pd.Index(labels.fillna("")))
-    one_hot = np.zeros((n_reference, len(names)))
-    one_hot[target >= 0, target[target >= 0]] = 1
-    points = both.all_components.astype(np.float64)
-    fold = _picture_folds(both)
-    scores = np.zeros((len(points), len(names)))
-    ridge = 0.1 * n_reference * float((points**2).mean())
-    for number in range(_FOLDS):
-        rest = np.flatnonzero((fold[:n_reference] != number) & (target >= 0))
-        held = fold == number
-        if not len(rest) or not held.any():
-            continue
-        mean = one_hot[rest].mean(0)
-        gram = points[rest].T @ points[rest] + (ridge + 1e-9) * np.eye(points.shape[1])
-        slopes = np.linalg.solve(gram, points[rest].T @ (one_hot[rest] - mean))
-        scores[held] = points[held] @ slopes + mean
-    order = np.sort(scores, axis=1)
-    said = pd.DataFrame(
-        {
-            "name": np.array(names, dtype=object)[scores.argmax(1)],
-            "confidence": np.clip(order[:, -1] - order[:, -2], 0, 1),
-        },
-        index=[*both.reference.images.index, *both.production.images.index],
+    found = both.probed
+    n = len(both.reference)
+    return (
+        found.iloc[:n].set_index(both.reference.images.index),
+        found.iloc[n:].set_index(both.production.images.index),
     )
-    return said.iloc[:n_reference], said.iloc[n_reference:]
-
-
-def _picture_folds(both: Pairing) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """(n,) fold of every image of both sides; those that show the same picture are in one."""
-    order = np.random.default_rng(0).permutation(int(both.all_pictures.max(initial=-1)) + 1)
-    return np.asarray(order[both.all_pictures] % _FOLDS, dtype=np.int64)
 
 
 def _distances(points: Floats, known: Floats) -> Floats:

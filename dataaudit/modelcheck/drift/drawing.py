@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,25 +18,39 @@ from dataaudit.sweep import pillow_set_up
 
 if TYPE_CHECKING:
     from dataaudit.modelcheck.drift.checking import Checked
+    from dataaudit.modelcheck.drift.outcomes import Change
 
-__all__ = ["contact_sheet", "pictures_of", "png_of"]
+__all__ = ["contact_sheet", "outcome_plot", "pictures_of", "png_of"]
 
 REFERENCE, PRODUCTION = "#4c72b0", "#dd8452"
 _MOST_PLOTS, _MOST_SHEETS = 6, 4
 _TILE, _GAP, _HEAD = 112, 6, 18
+_WINDOWS = 30
 
 
 def pictures_of(checked: Checked) -> list[Picture]:
     """A plot of the properties that drifted, and a sheet of images for each of the surest findings."""
     both = checked.both
     found: list[Picture] = []
-    names = [each.evidence["property"] for _, each in checked.drifted if "property" in each.evidence]
+    named = [each.evidence for _, each in checked.drifted if "property" in each.evidence]
+    names = [str(evidence["property"]) for evidence in named if "timeline" not in evidence]
     if names:
         found.append(
             Picture(
                 title="Properties that differ",
                 png=_histograms(both.reference, both.production, names[:_MOST_PLOTS]),
                 note="Share of the images by value; blue is the reference, orange production.",
+            )
+        )
+    over_time = [
+        evidence for evidence in named if "timeline" in evidence and evidence["property"] in MEASURES
+    ]
+    if over_time:
+        found.append(
+            Picture(
+                title="Production over time",
+                png=_timeline(both.reference, both.production, [str(over_time[0]["property"])]),
+                note="Mean of consecutive images of production; the band holds 90% of the reference.",
             )
         )
     for _, candidate in checked.drifted[:_MOST_SHEETS]:
@@ -102,6 +116,77 @@ def _histograms(reference: Side, production: Side, names: Sequence[str]) -> byte
         for side in ("top", "right", "left"):
             axes.spines[side].set_visible(False)
     return png_of(figure)
+
+
+def _timeline(reference: Side, production: Side, names: Sequence[str]) -> bytes:
+    from dataaudit.modelcheck.drift.times import said, to_numbers
+
+    times = production.times
+    assert times is not None
+    numbers = to_numbers(times)
+    order = np.argsort(numbers, kind="stable")[: int((~np.isnan(numbers)).sum())]
+    figure = _figure(6.4, 2.4 * len(names))
+    for number, name in enumerate(names, 1):
+        axes = figure.add_subplot(len(names), 1, number)
+        parts = np.array_split(order, min(_WINDOWS, max(len(order) // 5, 1)))
+        values = production.images[name].to_numpy(dtype=float)
+        axes.axhspan(*np.quantile(reference.images[name], [0.05, 0.95]), color=REFERENCE, alpha=0.15)
+        axes.plot(
+            [numbers[part].mean() for part in parts],
+            [values[part].mean() for part in parts],
+            marker="o",
+            markersize=3,
+            color=PRODUCTION,
+        )
+        axes.set_title(MEASURES[name].words, fontsize=9)
+        _time_axis(axes, lambda value: said(value, times))
+    return png_of(figure)
+
+
+def outcome_plot(moments: Any, right: Any, times: Any, found: Sequence[Change]) -> bytes:
+    """A PNG: accuracy of consecutive outcomes with its 95% interval, and the changes that were found.
+
+    Args:
+        moments: (n,) times as numbers, rising.
+        right: (n,) 0 or 1.
+        times: (n,) times as given, for the labels.
+        found: the changes, in the order of time.
+    """
+    from dataaudit.modelcheck.drift.times import said
+
+    figure = _figure(6.4, 2.8)
+    axes = figure.add_subplot()
+    parts = np.array_split(np.arange(len(right)), min(_WINDOWS, max(len(right) // 5, 1)))
+    n = np.array([len(part) for part in parts])
+    share = np.array([right[part].mean() for part in parts])
+    # Wilson's interval, which stays within 0 and 1
+    z = 1.96
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    x = np.array([moments[part].mean() for part in parts])
+    bars = np.clip(np.stack([share - (middle - half), middle + half - share]), 0, 1)
+    axes.errorbar(x, share, yerr=bars, fmt="o", markersize=3, color=REFERENCE, linewidth=1)
+    for change in found:
+        axes.axvspan(change.first, change.last, color=PRODUCTION, alpha=0.2)
+        line = ([change.first, change.last], [change.before, change.after])
+        if change.gradual:
+            axes.plot(*line, color=PRODUCTION)
+        else:
+            axes.axvline(change.at, color=PRODUCTION)
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_ylabel("accuracy", fontsize=8)
+    _time_axis(axes, lambda value: said(value, times))
+    return png_of(figure)
+
+
+def _time_axis(axes: Any, say: Callable[[float], str]) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: say(float(value))))
+    axes.tick_params(labelsize=7)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
 
 
 def _figure(width: float, height: float) -> Any:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from dataaudit.errors import InputError
+from dataaudit.modelcheck.drift.probe import probed
 from dataaudit.modelcheck.drift.properties import MEASURES
 from dataaudit.modelcheck.drift.sides import Side
 from dataaudit.modelcheck.drift.statistics import Design, design
 from dataaudit.signals.duplicates import near_duplicates
-from dataaudit.signals.spectrum import neighbors, spectrum
+from dataaudit.signals.spectrum import Spectrum, neighbors, spectrum
 
 __all__ = ["Pairing", "pair"]
 
@@ -58,6 +60,17 @@ class Pairing:
     def is_production(self) -> Bools:
         """(n,) whether each image that counts is of production."""
         return self.dealt.production
+
+    @cached_property
+    def probed(self) -> pd.DataFrame:
+        """Classes that a regression on the reference predicts for every image, the reference's first.
+
+        Raises:
+            Unavailable: the reference has no labels of two classes.
+        """
+        labels = self.reference.labels
+        assert labels is not None
+        return probed(self.all_components, labels, self.all_pictures)
 
     @property
     def can_differ(self) -> bool:
@@ -169,7 +182,7 @@ def _pictures(reference: Side, production: Side) -> tuple[Floats, Ints]:
         return np.zeros((n, 0), dtype=np.float32), same_file.astype(np.int64)
     ids = pd.RangeIndex(n)
     features = pd.DataFrame(np.concatenate([reference.embeddings, production.embeddings]), index=ids)
-    found = spectrum(features)
+    found = _few(features) if n < features.shape[1] else spectrum(features)
     leading = np.ascontiguousarray(found.components[:, : min(_COMPONENTS, max(n // 2, 1))])
     if n < 2:
         return leading, same_file.astype(np.int64)
@@ -181,6 +194,19 @@ def _pictures(reference: Side, production: Side) -> tuple[Floats, Ints]:
         pd.DataFrame({"digest": digests}, index=ids),
     )
     return leading, np.asarray(groups, dtype=np.int64)
+
+
+def _few(features: pd.DataFrame) -> Spectrum:
+    """What `spectrum` returns, for fewer images than features: by way of the images' products."""
+    values = features.to_numpy(dtype=np.float32)
+    values = values - values.mean(0)
+    values /= np.sqrt(np.maximum(np.einsum("ij,ij->j", values, values) / len(values), 1e-12))
+    eigenvalues, vectors = np.linalg.eigh((values @ values.T).astype(np.float64) / len(values))
+    kept = np.flatnonzero(eigenvalues > 1e-6 * max(eigenvalues[-1], 1e-12))[::-1]
+    components = vectors[:, kept] * np.sqrt(eigenvalues[kept] * len(values))
+    return Spectrum(
+        ids=features.index, components=components.astype(np.float32), eigenvalues=eigenvalues[kept]
+    )
 
 
 def _shared(pictures: Ints, side: Bools) -> Bools:
