@@ -6,10 +6,21 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from findings_to_decide import image_report, object_report
 
 from dataaudit import decisions, state
 from dataaudit.errors import InputError
 from dataaudit.types import Decision, Finding, Fix, Report
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Report:
+    return image_report(tmp_path)
+
+
+@pytest.fixture
+def objects(tmp_path: Path) -> Report:
+    return object_report(tmp_path)
 
 
 def file(tmp_path: Path, content: str | bytes, name: str = "decisions.csv") -> Path:

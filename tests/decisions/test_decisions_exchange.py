@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from findings_to_decide import image_report, object_report
 
 from dataaudit import decisions
 from dataaudit import report as reports
@@ -29,6 +30,16 @@ ODD = (
     "a\r\nb",
     "🐈",
 )
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Report:
+    return image_report(tmp_path)
+
+
+@pytest.fixture
+def objects(tmp_path: Path) -> Report:
+    return object_report(tmp_path)
 
 
 def source_of(report: Report) -> Source:

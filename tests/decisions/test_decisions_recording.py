@@ -6,10 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from findings_to_decide import image_report
 
 from dataaudit import decisions, state
 from dataaudit.errors import InputError
 from dataaudit.types import Decision, Fix, Locator, Report, Source, Verdict
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Report:
+    return image_report(tmp_path)
 
 
 @pytest.fixture

@@ -2,14 +2,21 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from findings_to_decide import image_report
 
 from dataaudit import decisions, fix
 from dataaudit.decisions.reviewers import cohen_kappa
 from dataaudit.errors import InputError
 from dataaudit.types import Decision, Fix, Locator, Report, Source
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Report:
+    return image_report(tmp_path)
 
 
 @pytest.fixture

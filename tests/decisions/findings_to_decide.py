@@ -1,11 +1,9 @@
-"""Findings to decide, made by hand."""
+"""Reports with findings to decide, made by hand."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from dataaudit import formats
 from dataaudit.checks.box_fixes import BoxFixes
@@ -13,8 +11,7 @@ from dataaudit.formats._shared import ObjectRows
 from dataaudit.types import Finding, Fix, Locator, Report, Source
 
 
-@pytest.fixture
-def report(tmp_path: Path) -> Report:
+def image_report(tmp_path: Path) -> Report:
     """Two cats that look like dogs, one of them named by two checks, and a finding without a fix."""
     for name in ("cat/1.jpg", "cat/2.jpg", "dog/3.jpg"):
         (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -40,8 +37,7 @@ def report(tmp_path: Path) -> Report:
     return Report(digest="", params={}, outcomes={}, items=items, skipped={}, timings={}, tables=tables)
 
 
-@pytest.fixture
-def objects(tmp_path: Path) -> Report:
+def object_report(tmp_path: Path) -> Report:
     """A cat that may be a dog, one whose box is loose, one that is missing, and an odd image, 100 x 80."""
     rows = ObjectRows()
     rows.image("a.jpg", str(tmp_path / "a.jpg"), Locator(file="a.xml"), size=(100, 80))
