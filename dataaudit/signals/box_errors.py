@@ -50,6 +50,9 @@ _LEAST_JUDGED = 0.003  # chance from which the pixels of a detection are judged
 _MOST_JUDGED = 4_000
 _SAME_PLACE = 0.6  # IoU
 _REPEATED = 0.05  # of its chance, where a likelier one leads to the same place
+_SIZES = (1 / 3, 2 / 3)  # quantiles between small, middle and large objects
+_WAYS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the way from a detection to where the pixels say
+_FEWEST_PLACED = 20  # detections of labels that tell how far to go
 _MOST_MISSING = 200_000  # candidates that are kept, the most probable ones
 
 
@@ -334,7 +337,7 @@ class _Judge:
         rows, said = rows[known], said[known]
         fit, there = (said[name].to_numpy(dtype=np.float64) for name in ("fit", "fit_there"))
         moved = ~has[rows] & (there > fit)
-        corners[rows[moved]] = said[list(CORNERS)].to_numpy()[moved]
+        corners[rows[moved]] = self._nearer(rows, said[list(CORNERS)].to_numpy())[moved]
         chances[rows] = chances_by_fit(looks[rows], fit, there, has[rows])
         # Several that lead to one place are one object
         order = rows[np.argsort(-chances[rows], kind="stable")]
@@ -344,6 +347,30 @@ class _Judge:
         )  # fmt: skip
         chances[order[repeated(boxes, _SAME_PLACE)]] *= _REPEATED
         return corners, chances
+
+    def _nearer(self, rows: Ints, to: Doubles) -> Doubles:
+        """Boxes on the way from detections to where the pixels say that their objects are.
+
+        Detections of labels show how far to go: the pixels place small objects worse than detections do.
+        """
+        found, label = self.found, self.claims.label[rows]
+        boxes = Boxes(
+            images=found.images[rows], corners=found.corners[rows], classes=found.classes[rows], origins=label
+        )
+        side, has = log_side(boxes, self.sizes), label >= 0
+        part = np.digitize(side, np.quantile(side[has], _SIZES)) if has.any() else np.zeros(len(rows))
+        way = np.ones(len(rows))
+        for number in range(len(_SIZES) + 1):
+            known = np.flatnonzero((part == number) & has)
+            if len(known) >= _FEWEST_PLACED:
+                truth = self.labels.corners[label[known]]
+                near = [
+                    box_iou((1 - share) * boxes.corners[known] + share * to[known], truth).mean()
+                    for share in _WAYS
+                ]
+                way[part == number] = _WAYS[int(np.argmax(near))]
+        nearer: Doubles = (1 - way[:, None]) * boxes.corners + way[:, None] * to
+        return nearer
 
     def _left_out(self, objects: pd.DataFrame) -> npt.NDArray[np.bool_]:
         """Detections that lie in a crowd or in a region that is to be ignored."""

@@ -7,9 +7,9 @@ from sklearn.metrics import average_precision_score
 
 from dataaudit.errors import Unavailable
 from dataaudit.metrics import box_iou
-from dataaudit.signals.box_errors import BoxErrors, box_errors
+from dataaudit.signals.box_errors import BoxErrors, _Judge, box_errors
 from dataaudit.signals.box_evidence import Boxes, claims, evidence, numbered
-from dataaudit.signals.objects import objects
+from dataaudit.signals.objects import image_sizes, objects
 from dataaudit.types import Tables
 from tests.detections import XY, scenes, seen, with_labels
 
@@ -173,3 +173,16 @@ def test_a_detection_of_a_neighbour_supports_no_other_box() -> None:
     beside, same = one_image([[0, 0, 100, 100], [40, 0, 140, 100]], [[0, 0, 100, 100, 0.9]])
     assert evidence(alone, found).beside[0] > 0.8
     assert evidence(beside, same).beside[1] == 0
+
+
+@pytest.mark.parametrize("judge_is_right", [True, False])
+def test_a_missing_object_is_placed_by_whoever_places_labels_better(
+    sound: Tables, detections: pd.DataFrame, judge_is_right: bool
+) -> None:
+    found = objects(sound.images, sound.labels, sound.task, sound.units)
+    judge = _Judge(found, detections, list(sound.classes), image_sizes(sound.images), None, None)
+    rows = np.flatnonzero(judge.claims.label >= 0)
+    truth = judge.labels.corners[judge.claims.label[rows]]
+    to = truth if judge_is_right else truth + 40
+    expected = truth if judge_is_right else judge.found.corners[rows]
+    np.testing.assert_allclose(judge._nearer(rows, to), expected)
