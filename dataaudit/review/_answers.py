@@ -21,7 +21,7 @@ __all__ = ["TOLERANCE", "Answer", "Answers", "Drawn", "decide"]
 
 TOLERANCE = 1.0
 """By how many pixels a corner may differ in a box that nobody touched: tools round, some in percent."""
-_OVERLAP, _HARDLY = 0.5, 0.1
+_OVERLAP, _HARDLY = 0.5, 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -413,7 +413,7 @@ def _pairs(shown: Sequence[Shown], drawn: Sequence[Drawn]) -> tuple[list[Drawn |
             iou, same = float(overlaps[row, column]), label.name == found.name
             if found.id == label.id:
                 rated.append((10.0, row, column))
-            elif iou >= _OVERLAP or (same and iou >= _HARDLY):
+            elif iou >= _OVERLAP or (same and iou >= _HARDLY and found.id is None):
                 # Of two copies the one stays that nobody proposes to remove
                 rated.append((iou + 0.2 * same - 0.1 * removal, row, column))
     became: list[Drawn | None] = [None] * len(shown)

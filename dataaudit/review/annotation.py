@@ -2,8 +2,9 @@
 
 `annotate` sends the flagged samples with their label field by ``dataset.annotate``; `answers` downloads what
 came of them and compares. The labels are downloaded beside the dataset, never into it: no field of it
-changes. FiftyOne sends neither what a finding says nor the boxes that it proposes, nor does it tell who
-annotated which image; the files of `dataaudit.review.label_tools` do.
+changes, but that FiftyOne notes the run and may fill in ``metadata`` where it needs the size. FiftyOne sends
+neither what a finding says nor the boxes that it proposes, nor does it tell who annotated which image; the
+files of `dataaudit.review.label_tools` do.
 
 Reference: https://docs.voxel51.com/user_guide/annotation.html, FiftyOne's annotation API.
 """
@@ -72,10 +73,17 @@ def annotate(
         raise InputError(f"The FiftyOne dataset {dataset.name!r} has no sample {lost[0]!r}.")
     field = _field(dataset, report)
     view = dataset.select([ids[task.sample_id] for task in tasks], ordered=True)
-    view.annotate(
-        anno_key, backend=backend, label_field=field, classes=list(report.tables.classes), attributes=False,
-        **(settings or {}),
-    )  # fmt: skip
+    try:
+        view.annotate(
+            anno_key, backend=backend, label_field=field, classes=list(report.tables.classes),
+            attributes=False, **(settings or {}),
+        )  # fmt: skip
+    except BaseException:
+        # FiftyOne notes the run before the server has it
+        dataset.reload()
+        if anno_key in dataset.list_annotation_runs():
+            dataset.delete_annotation_run(anno_key)
+        raise
     asked = {ids[task.sample_id]: [finding.key for finding in task.findings] for task in tasks}
     noted = {**_noted(dataset), anno_key: {"field": field, "asked": asked}}
     dataset.info[tables.INFO] = {**dataset.info.get(tables.INFO, {}), "annotations": noted}
