@@ -1,41 +1,42 @@
 """What the verdicts so far say about the findings that are left: their probabilities, and how many errors.
 
-The audit gives a finding i the probability p_i, with the log-odds z_i = log(p_i / (1 - p_i)). Verdicts move
-them:
+The audit gives an item i the probability p_i: the findings, and what no finding is about, the background.
+With p_i cut to [1e-9, 1 - 1e-9], z_i = log(p_i / (1 - p_i)) and t_i = z_i cut to [-9, 9], verdicts move it to
 
-    logit(P(error_i)) = z_i + a + sum_j w_j exp(-(z_i - m_j)^2 / (2 W^2)) + c(check of i) + u(pair of i)
+    logit(q_i) = z_i + x_i b + u(pair of i)
+    x_i b = a + s t_i + sum_j w_j exp(-(t_i - m_j)^2 / (2 W^2)) + c(check of i) + d (of the background)
 
-with an intercept a, bumps w_j along the log-odds at m_j = -9, -7.5, ..., 9 of the width W = 1.5, an effect c
-of each check and an effect u of each pair of classes, given and suggested. All have normal priors at no
-change, with the deviations of `PRIOR`. A finding without a probability has z_i = 0, no intercept and no
-bumps, and an effect c of its check with a wider prior. One whose |z_i| is above 9.2 was decided before the
-audit: it stays as it is. People look at the worst first: because of the bumps, what they find there says
-little about what lies far from it.
+with an intercept a, a slope s, bumps w_j at m_j = -9, -6, ..., 9 of the width W = 2, an effect c of each
+check, an effect d that all of the background shares, and an effect u of each pair of classes of a check,
+given and suggested. All are normal with mean 0 and the deviations of `PRIOR`. A finding without a probability
+has z_i = 0 and no effects but c, with a wider prior, and u; the background has no u. Nobody looks at the
+background, so no verdict says anything of d: it is how far the background may be from what findings say.
 
-The most probable a, w and c, joined as b, are found by `ROUNDS` Newton steps, with the rows x_i of what
-multiplies them (1, the bumps, 1 for the check) and the verdicts y_i:
+A verdict y_i is 1 for an error, and a slip in e = 0.02 of the cases: P(y_i = 1) = r_i = e + (1 - 2 e) q_i.
+With k_i = (1 - 2 e) q_i (1 - q_i), f_i = k_i (y_i - r_i) / (r_i (1 - r_i)) and v_i = k_i^2 / (r_i (1 - r_i)),
+the most probable b and u are found in `ROUNDS` rounds from 0, each a step for b and then, with q anew, one
+for each u:
 
-    q_i = 1 / (1 + exp(-(z_i + x_i b + u)))
-    H = sum_i q_i (1 - q_i) x_i x_i' + diag(1 / deviation^2)
-    b <- b + H^-1 (sum_i (y_i - q_i) x_i - b / deviation^2)
+    H = sum_i v_i x_i x_i' + diag(1 / deviation^2)
+    step = H^-1 (sum_i f_i x_i - b / deviation^2);  b <- b + step / max(1, largest |step_j|)
+    h = sum_(i of the pair) v_i + 1 / PAIR^2
+    u <- u + (sum_(i of the pair) f_i - u / PAIR^2) / h, but by no more than 1 either way
 
-each followed by one step for each pair by itself, with the new b, and sums over the verdicts on the pair:
+The number of errors among n_i items of each kind (1 of a finding without a verdict, of the background as
+many as have p_i) is E = sum n_i q_i. With g = sum n_i q_i (1 - q_i) x_i, g_u the same sum without x_i over
+the items of a pair, V = H^-1 and Z = 1.645, its interval joins two parts:
 
-    h = sum_i q_i (1 - q_i) + 1 / PAIR^2
-    u <- u + (sum_i (y_i - q_i) - u / PAIR^2) / h
+- the coefficients are wrong: E- and E+ are the sums with b -+ Z V g / sqrt(g' V g) in place of b;
+- items and pairs, each by itself, a log-normal number with the variance S^2 = sum n_i q_i (1 - q_i) +
+  sum_u g_u^2 / h: with L^2 = log(1 + S^2 / E^2), from E exp(-L^2 / 2 - Z L) to E exp(-L^2 / 2 + Z L).
 
-The errors that are left are E = sum q_i over the findings without a verdict and over the items that no
-finding is about (for which u = 0). With g = sum q_i (1 - q_i) x_i, and g_u the same sum without x_i over the
-findings of a pair, its variance is
-
-    S^2 = sum q_i (1 - q_i) + g' H^-1 g + sum_u g_u^2 / h_u
-
-and the interval that of a log-normal distribution with this mean and variance: with L^2 = log(1 + S^2 / E^2),
-E exp(-L^2 / 2 -+ 1.645 L).
+The distances of both lower ends from E are joined as the root of the sum of their squares, and so are those
+of the upper ends; the interval stays within [0, sum n_i]. With no verdicts H = diag(1 / deviation^2).
 
 Reference: Gelman and Hill, "Data Analysis Using Regression and Multilevel/Hierarchical Models", 2007, for
 partial pooling; MacKay, "The Evidence Framework Applied to Classification Networks", Neural Computation 1992,
-for the normal approximation around the most probable coefficients.
+for the normal approximation; Zou and Donner, "Construction of Confidence Limits About Effect Measures: A
+General Approach", Statistics in Medicine 2008, for the joined distances.
 """
 
 from __future__ import annotations
@@ -58,15 +59,17 @@ Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-PRIOR: Mapping[str, float] = {"intercept": 0.4, "bump": 0.4, "check": 0.4, "unknown": 1.5, "pair": 0.5}
-"""Deviations of the priors, in log-odds; `unknown` is that of a check without probabilities."""
-ROUNDS = 8
+PRIOR: Mapping[str, float] = {
+    "intercept": 0.5, "slope": 0.2, "bump": 0.4, "background": 0.8, "check": 0.4, "unknown": 1.5, "pair": 0.5,
+}  # fmt: skip
+"""Deviations of the priors, in log-odds; `unknown` is that of the effect of a check without probabilities."""
+ROUNDS = 12
+SLIPS = 0.02
 SIDE = 1.6448536269514722
-"""Of the normal distribution between its 5 % and 95 % quantiles."""
-_BUMPS = np.arange(-9.0, 9.1, 1.5)
-_WIDTH = 1.5
-_SETTLED = 9.2
-"""Log-odds from which on a probability is what a person said before."""
+"""The 95 % quantile of the normal distribution."""
+_BUMPS = np.arange(-9.0, 9.1, 3.0)
+_WIDTH = 2.0
+_LEAST = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,67 +89,57 @@ class Estimate:
     high: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Rows:
-    """Items as the model sees them; `counts` says how many a row stands for."""
-
-    odds: Doubles  # (n,) log-odds by the audit
-    bumps: Doubles  # (n, 1 + m) intercept and bumps
-    checks: Ints  # (n,)
-    pairs: Ints  # (n,)
-    counts: Doubles  # (n,)
-    settled: Bools  # (n,) decided before the audit
-
-
 class Estimator:
     """Re-estimates the probabilities of a worklist from verdicts.
 
     Args:
-        worklist: the findings.
+        worklist: the findings and their background.
     """
 
     def __init__(self, worklist: Worklist) -> None:
         entries = worklist.entries
-        codes = sorted({entry.code for entry in entries} | set(worklist.background))
-        number = {code: at for at, code in enumerate(codes)}
-        pairs: dict[Any, int] = {}
-        pair = [pairs.setdefault(kind_of(entry), len(pairs)) for entry in entries]
-        checks = [number[entry.code] for entry in entries]
-        self._findings = _rows([entry.probability for entry in entries], checks, pair)
-        below = [(p, n, number[code]) for code, known in worklist.background.items() for p, n in known]
-        self._background = _rows(
-            [p for p, _, _ in below], [check for _, _, check in below], [len(pairs)] * len(below),
-            [n for _, n, _ in below],
-        )  # fmt: skip
-        stated = np.zeros(len(codes), dtype=bool)
-        for entry in entries:
-            stated[number[entry.code]] |= entry.probability is not None
-        for code in worklist.background:
-            stated[number[code]] = True
-        deviations = [PRIOR["intercept"], *[PRIOR["bump"]] * len(_BUMPS)]
-        deviations += [PRIOR["check"] if known else PRIOR["unknown"] for known in stated]
-        self._precision = 1 / np.square(deviations)
-        self._n_pairs = len(pairs) + 1
+        below = [(code, p, n) for code, known in worklist.background.items() for p, n in known]
+        self._n = len(entries)
+        codes = [entry.code for entry in entries] + [code for code, _, _ in below]
+        chances = [entry.probability for entry in entries] + [p for _, p, _ in below]
+        self._below = np.array([n for _, _, n in below], dtype=np.float64)
+        numbers: dict[Any, int] = {}
+        pairs = [numbers.setdefault(kind_of(entry), len(numbers)) for entry in entries]
+        # The last pair is that of the background and has no effect
+        self._pairs = np.array(pairs + [len(numbers)] * len(below), dtype=np.int64)
+        self._of_pair = np.full(len(numbers) + 1, PRIOR["pair"] ** -2)
+        self._odds, self._design, self._deviation = _design(codes, chances, self._n)
         self.update({})
 
     @property
     def probability(self) -> Doubles:
         """(n,) the chance of each finding to be an error, by the verdicts of the last update."""
-        return self._chance
+        return self._chance[: self._n]
 
     def update(self, verdicts: Mapping[int, bool]) -> None:
-        """Take in verdicts.
+        """Take in verdicts, in place of those before.
 
         Args:
             verdicts: position of a finding in the worklist to whether it is an error.
         """
         places = np.fromiter(verdicts.keys(), dtype=np.int64, count=len(verdicts))
         truth = np.fromiter(verdicts.values(), dtype=np.float64, count=len(verdicts))
-        usable = ~self._findings.settled[places]
-        places, truth = places[usable], truth[usable]
-        self._fit(places, truth)
-        self._chance = self._moved(self._findings)
-        self._below = self._moved(self._background)
+        odds, design, pairs = self._odds[places], self._design[places], self._pairs[places]
+        weights, effects = np.zeros(len(self._deviation)), np.zeros(len(self._of_pair))
+        precision = 1 / self._deviation**2
+        hessian, of_pairs = np.diag(precision), self._of_pair
+        for _ in range(ROUNDS if len(places) else 0):
+            pull, known = _pulls(_sigmoid(odds + design @ weights + effects[pairs]), truth)
+            hessian = (design * known[:, None]).T @ design + np.diag(precision)
+            step = np.linalg.solve(hessian, design.T @ pull - weights * precision)
+            weights = weights + step / max(1.0, float(np.abs(step).max()))
+            pull, known = _pulls(_sigmoid(odds + design @ weights + effects[pairs]), truth)
+            of_pairs = np.bincount(pairs, known, len(effects)) + self._of_pair
+            slope = np.bincount(pairs, pull, len(effects)) - effects * self._of_pair
+            effects = effects + np.clip(slope / of_pairs, -1.0, 1.0)
+        self._weights, self._effects = weights, effects
+        self._covariance, self._of_pairs = np.linalg.inv(hessian), of_pairs
+        self._chance = self._moved(weights)
 
     def left(self, decided: Bools) -> tuple[Estimate, Estimate]:
         """How many errors are left among the findings, and in all.
@@ -157,11 +150,9 @@ class Estimator:
         Returns:
             Of the findings without a verdict; and of these with the items that no finding is about.
         """
-        findings, below = self._findings, self._background
-        some = np.where(decided, 0.0, 1.0)
-        queue = self._sums(findings, self._chance, some)
-        rest = self._sums(below, self._below, below.counts)
-        return self._estimate(queue), self._estimate(tuple(a + b for a, b in zip(queue, rest, strict=True)))
+        findings = np.where(decided, 0.0, 1.0)
+        among = self._estimate(np.r_[findings, np.zeros(len(self._below))])
+        return among, self._estimate(np.r_[findings, self._below])
 
     def threshold(self, decided: Bools) -> float | None:
         """From which probability on looking at the findings that are left makes the expected F1 largest.
@@ -169,79 +160,57 @@ class Estimator:
         Args:
             decided: (n,) the findings that have a verdict.
         """
-        chance = self._chance[~decided]
-        total = float(chance.sum() + self._background.counts @ self._below)
+        chance = self.probability[~decided]
+        total = float(chance.sum() + self._below @ self._chance[self._n :])
         flagged = chance[expected_f1_flags(chance.astype(np.float32), total=total)]
         return float(flagged.min()) if len(flagged) else None
 
-    def _design(self, rows: _Rows, places: Ints) -> Doubles:
-        checks = np.zeros((len(places), len(self._precision) - rows.bumps.shape[1]))
-        checks[np.arange(len(places)), rows.checks[places]] = 1.0
-        return np.concatenate([rows.bumps[places], checks], axis=1)
+    def _moved(self, weights: Doubles) -> Doubles:
+        return _sigmoid(self._odds + self._design @ weights + self._effects[self._pairs])
 
-    def _fit(self, places: Ints, truth: Doubles) -> None:
-        design, pairs = self._design(self._findings, places), self._findings.pairs[places]
-        odds = self._findings.odds[places]
-        of_pair = 1 / PRIOR["pair"] ** 2
-        weights, effects = np.zeros(len(self._precision)), np.zeros(self._n_pairs)
-        hessian = np.diag(self._precision)
-        precision_of_pair = np.full(self._n_pairs, of_pair)
-        for _ in range(ROUNDS if len(places) else 0):
-            chance = _sigmoid(odds + design @ weights + effects[pairs])
-            hessian = (design * (chance * (1 - chance))[:, None]).T @ design + np.diag(self._precision)
-            weights = weights + np.linalg.solve(
-                hessian, design.T @ (truth - chance) - weights * self._precision
-            )
-            chance = _sigmoid(odds + design @ weights + effects[pairs])
-            precision_of_pair = np.bincount(pairs, chance * (1 - chance), self._n_pairs) + of_pair
-            slope = np.bincount(pairs, truth - chance, self._n_pairs) - effects * of_pair
-            effects = effects + slope / precision_of_pair
-        self._weights, self._effects = weights, effects
-        self._covariance, self._of_pairs = np.linalg.inv(hessian), 1 / precision_of_pair
-
-    def _moved(self, rows: _Rows) -> Doubles:
-        moved = rows.odds + rows.bumps @ self._weights[: rows.bumps.shape[1]]
-        moved += self._weights[rows.bumps.shape[1] :][rows.checks] + self._effects[rows.pairs]
-        return _sigmoid(np.where(rows.settled, rows.odds, moved))
-
-    def _sums(self, rows: _Rows, chance: Doubles, counts: Doubles) -> tuple[Any, ...]:
-        """How many items, errors and variance there are, and how both kinds of effects move the errors."""
-        spread = counts * chance * (1 - chance)
-        moves = np.where(rows.settled, 0.0, spread)
-        by_check = np.bincount(rows.checks, moves, len(self._precision) - rows.bumps.shape[1])
-        gradient = np.concatenate([rows.bumps.T @ moves, by_check])
-        pairs = np.bincount(rows.pairs, moves, self._n_pairs)
-        pairs[-1] = 0.0
-        return counts.sum(), counts @ chance, spread.sum(), gradient, pairs
-
-    def _estimate(self, sums: tuple[Any, ...]) -> Estimate:
-        n, spread, gradient, pairs = float(sums[0]), *sums[2:]
-        errors = float(sums[1])
+    def _estimate(self, counts: Doubles) -> Estimate:
+        n, errors = int(counts.sum()), float(counts @ self._chance)
         if errors <= 0:
-            return Estimate(n=int(n), errors=0.0, low=0.0, high=0.0)
-        variance = float(spread + gradient @ self._covariance @ gradient + (pairs**2) @ self._of_pairs)
-        width = math.sqrt(math.log1p(variance / errors**2))
-        low, high = (errors * math.exp(-width * width / 2 + side * width) for side in (-SIDE, SIDE))
-        return Estimate(n=int(n), errors=errors, low=min(low, n), high=min(high, n))
+            return Estimate(n=n, errors=0.0, low=0.0, high=0.0)
+        spread = counts * self._chance * (1 - self._chance)
+        gradient = spread @ self._design
+        turned = self._covariance @ gradient
+        move = SIDE * turned / math.sqrt(max(float(gradient @ turned), 1e-300))
+        by_pair = np.bincount(self._pairs, spread, len(self._of_pairs))[:-1]
+        by_item = float(spread.sum() + (by_pair**2 / self._of_pairs[:-1]).sum())
+        width = math.sqrt(math.log1p(by_item / errors**2))
+        ends = []
+        for side in (-1, 1):
+            together = float(counts @ self._moved(self._weights + side * move)) - errors
+            alone = errors * math.exp(-width * width / 2 + side * SIDE * width) - errors
+            ends.append(errors + side * math.hypot(together, alone))
+        return Estimate(n=n, errors=errors, low=max(ends[0], 0.0), high=min(ends[1], n))
 
 
-def _rows(
-    chances: list[float | None], checks: list[int], pairs: list[int], counts: list[int] | None = None
-) -> _Rows:
+def _design(codes: list[str], chances: list[float | None], n: int) -> tuple[Doubles, Doubles, Doubles]:
+    """Log-odds of items, the first n of them findings; what multiplies the coefficients; their deviations."""
     known = np.array([chance is not None for chance in chances], dtype=bool)
     chance = np.array([0.5 if chance is None else chance for chance in chances], dtype=np.float64)
-    inside = np.clip(chance, 1e-9, 1 - 1e-9)
-    odds = np.log(inside / (1 - inside))
-    settled = np.abs(odds) > _SETTLED
-    bumps = np.exp(-((odds[:, None] - _BUMPS) ** 2) / (2 * _WIDTH**2))
-    return _Rows(
-        odds=odds,
-        bumps=np.concatenate([np.ones((len(odds), 1)), bumps], axis=1) * known[:, None],
-        checks=np.array(checks, dtype=np.int64),
-        pairs=np.array(pairs, dtype=np.int64),
-        counts=np.ones(len(odds)) if counts is None else np.array(counts, dtype=np.float64),
-        settled=settled,
-    )
+    chance = np.clip(chance, _LEAST, 1 - _LEAST)
+    odds = np.log(chance / (1 - chance))
+    inside = np.clip(odds, _BUMPS[0], _BUMPS[-1])
+    bumps = np.exp(-((inside[:, None] - _BUMPS) ** 2) / (2 * _WIDTH**2))
+    shared = np.column_stack([np.ones(len(odds)), inside, bumps, np.arange(len(odds)) >= n])
+    names = sorted(set(codes))
+    number = {code: at for at, code in enumerate(names)}
+    place = np.array([number[code] for code in codes], dtype=np.int64)
+    checks = (place[:, None] == np.arange(len(names))).astype(np.float64)
+    stated = [bool(known[place == at].any()) for at in range(len(names))]
+    deviation = [PRIOR["intercept"], PRIOR["slope"], *[PRIOR["bump"]] * len(_BUMPS), PRIOR["background"]]
+    deviation += [PRIOR["check"] if each else PRIOR["unknown"] for each in stated]
+    return odds, np.column_stack([shared * known[:, None], checks]), np.array(deviation)
+
+
+def _pulls(chance: Doubles, truth: Doubles) -> tuple[Doubles, Doubles]:
+    """How each verdict pulls at the log-odds of its finding, and how much it says of them."""
+    slope = (1 - 2 * SLIPS) * chance * (1 - chance)
+    said = SLIPS + (1 - 2 * SLIPS) * chance
+    return slope * (truth - said) / (said * (1 - said)), slope**2 / (said * (1 - said))
 
 
 def _sigmoid(odds: Doubles) -> Doubles:
