@@ -63,8 +63,8 @@ def opened(
         host = address or ("0.0.0.0" if remote else usual)
         chosen = _free(port, fiftyone.config.default_app_port, host)
         # The App's server is another process: it is told by its environment
-        os.environ |= {"FIFTYONE_PLUGINS_DIR": str(folder), ENVIRONMENT: order.to_json()}
-        server = ServerService(chosen, address=host, do_not_track=fiftyone.config.do_not_track)
+        with _environment(FIFTYONE_PLUGINS_DIR=str(folder), **{ENVIRONMENT: order.to_json()}):
+            server = ServerService(chosen, address=host, do_not_track=fiftyone.config.do_not_track)
         try:
             dataset = fiftyone.load_dataset(order.dataset)
             view = _findings(dataset, order)
@@ -144,6 +144,20 @@ def plugins() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _environment(**news: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in news}
+    os.environ.update(news)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _own_folder() -> Path | None:

@@ -100,16 +100,16 @@ class Job:
         }
 
     def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in _lines(self._process.stdout):
-            found = _PERCENT.search(line)
-            if found:
-                self._share = min(int(found[1]), 100) / 100
-                self._doing = line.split(":")[0].strip()
-            elif line.strip():
-                self._lines = [*self._lines, line.rstrip()][-_KEPT:]
-                self._doing, self._share = line.strip(), None
-        self._process.wait()
+        with self._process as process:  # closes the pipe and waits for the end
+            assert process.stdout is not None
+            for line in _lines(process.stdout):
+                found = _PERCENT.search(line)
+                if found:
+                    self._share = min(int(found[1]), 100) / 100
+                    self._doing = line.split(":")[0].strip()
+                elif line.strip():
+                    self._lines = [*self._lines, line.rstrip()][-_KEPT:]
+                    self._doing, self._share = line.strip(), None
 
 
 def _lines(stream: IO[str]) -> Iterator[str]:

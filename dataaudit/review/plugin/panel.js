@@ -372,14 +372,24 @@
       button("u", "Undo", () => review.undo()));
   }
 
+  function Help() {
+    return h("dl", { className: "da-help" }, KEYS.map(([key, text]) => [h("dt", { key }, h("kbd", null, key)), h("dd", { key: text }, text)]));
+  }
+
+  /** What is below the picture. */
+  function Below({ review, view }) {
+    return h("div", { className: "da-below" }, h(Verdicts, { review, view }), view.help && h(Help), h(Many, { review }), h(Jobs, { review }),
+      h("p", { className: "da-who" }, "Reviewer: ", h(Name, null, review.about.reviewer), " · ", h("kbd", null, "?"), " shows the keys"));
+  }
+
   function Finding({ review, view }) {
     const finding = review.shown;
     if (!finding) {
       const none = "There is nothing left to decide under this filter.";
-      return h("div", null, h("div", { className: "da-frame da-empty" }, review.pending.length ? "…" : none), h(Verdicts, { review, view }));
+      return h("div", null, h("div", { className: "da-frame da-empty" }, review.pending.length ? "…" : none), h(Below, { review, view }));
     }
     return h("div", { className: "da-finding", "data-finding": finding.key },
-      h("div", null, h(Picture, { key: finding.key, finding, zoomed: view.zoomed }), h(Verdicts, { review, view })),
+      h("div", null, h(Picture, { key: finding.key, finding, zoomed: view.zoomed }), h(Below, { review, view })),
       h("div", { className: "da-side" },
         h("p", { className: "da-message" }, h("bdi", null, finding.message)),
         h("p", { className: "da-proposal" }, finding.accept ? h("bdi", null, finding.accept) : "Nothing is proposed: keep, skip or name another class."),
@@ -398,6 +408,12 @@
     const review = held.current;
     const view = { ...state, set: (news) => setState((old) => ({ ...old, ...news })), focus: () => root.current && root.current.focus() };
     useEffect(() => { review.open().then(() => view.focus()); }, [review]);
+    useEffect(() => {
+      // Keys are for the panel too while nothing else has the focus
+      const listen = (event) => { if (document.activeElement === document.body) onKey(event, review, view); };
+      document.addEventListener("keydown", listen);
+      return () => document.removeEventListener("keydown", listen);
+    });
     const children = [];
     if (review.error) children.push(h("p", { key: "error", className: "da-error", role: "alert" }, review.error));
     if (!review.about) {
@@ -407,10 +423,7 @@
       children.push(
         h(Progress, { key: "progress", review }), h(Filter, { key: "filter", review }),
         ...notes.map((note) => h("p", { key: note, className: "da-note", role: "status" }, note)),
-        h(Finding, { key: "finding", review, view }),
-        state.help && h("dl", { key: "help", className: "da-help" }, KEYS.map(([key, text]) => [h("dt", { key }, h("kbd", null, key)), h("dd", { key: text }, text)])),
-        h("div", { key: "foot", className: "da-foot" }, h(Many, { review }), h(Jobs, { review }),
-          h("span", { className: "da-who" }, "Reviewer: ", h(Name, null, review.about.reviewer), " · ", h("kbd", null, "?"), " shows the keys")));
+        h(Finding, { key: "finding", review, view }));
     }
     return h("div", { className: "da-root", ref: root, tabIndex: 0, onKeyDown: (event) => onKey(event, review, view),
       onMouseUp: (event) => { if (!event.target.closest("input, select, textarea")) view.focus(); } },
