@@ -12,9 +12,9 @@ CANNOT_OVERFIT = rule(
     "TRN001", "cannot_overfit", command=_OVERFIT,
     text="""The model can't learn a handful of samples by heart, and no single change lets it.
 
-    Flagged: after a few hundred steps on one small batch the loss has hardly fallen, and none of what is tried
-    on it helps: other learning rates and optimizer, no dropout, no weight decay, batch norm in train mode,
-    everything unfrozen, new weights. What was tried is in the evidence.
+    Flagged: after a few hundred steps on one small batch the loss has hardly fallen, and none of what is
+    tried on it helps: other learning rates and optimizer, no dropout, no weight decay, batch norm in train
+    mode, everything unfrozen, new weights. What was tried is in the evidence.
 
     Change: look at the loss (``dataaudit model loss``), the layers (``dataaudit model trace``), and whether
     the targets follow from the inputs at all.
@@ -25,8 +25,9 @@ NO_GRADIENT = rule(
     text="""No gradient reaches a layer.
 
     Flagged: a layer takes part in the forward pass and has weights that ask for a gradient, and after the
-    backward pass they have none, or zeros in each of several steps. The finding names the layers and what cuts
-    them off: ``detach``, ``no_grad``, ``argmax``, rounding, ``.item()``, or a new tensor made of numbers.
+    backward pass they have none, or zeros in each of several steps. The finding names the layers and what
+    cuts them off: ``detach``, ``no_grad``, ``argmax``, rounding, ``.item()``, or a new tensor made of
+    numbers.
 
     Change: take it out of the path from the layer to the loss; where a part is meant to be frozen, say so
     with ``requires_grad_(False)``.
@@ -46,8 +47,8 @@ LEARNING_RATE = rule(
     "TRN004", "learning_rate", command=_OVERFIT,
     text="""With this learning rate the model doesn't learn even one batch; with another it does.
 
-    Flagged: the batch is not learned with the optimizer as it is, and is when nothing but the learning rate is
-    multiplied by a power of ten, or when its default optimizer is used.
+    Flagged: the batch is not learned with the optimizer as it is, and is when nothing but the learning rate
+    is multiplied by a power of ten, or when its default optimizer is used.
 
     Change: the learning rate to what the finding names; ``dataaudit model lr`` shows the whole range.
     """,
@@ -100,8 +101,8 @@ NORMALISATION = rule(
     "TRN009", "normalisation", command=_OVERFIT,
     text="""Batch norm is in the way: frozen with statistics that don't fit, or fed too few values.
 
-    Flagged: the batch is not learned as it is, and is with batch norm in train mode, or it is learned in train
-    mode alone because the running statistics don't follow.
+    Flagged: the batch is not learned as it is, and is with batch norm in train mode, or it is learned in
+    train mode alone because the running statistics don't follow.
 
     Change: put batch norm in train mode, load weights with fitting statistics, or use group norm.
     """,
@@ -160,8 +161,8 @@ VANISHING_GRADIENT = rule(
     "TRN021", "vanishing_gradient", command=_GRADIENTS,
     text="""The gradient vanishes on its way to the first layers.
 
-    Flagged: gradient times weight, which is about equal in all layers of a sound network, is over 10,000 times
-    smaller in the first layers than in the last, in each of several steps.
+    Flagged: gradient times weight, which is about equal in all layers of a sound network, is over 10,000
+    times smaller in the first layers than in the last, in each of several steps.
 
     Change: ReLU-like activations in place of sigmoid and tanh, normalisation, residual connections, an
     initialisation that keeps the variance.
@@ -251,8 +252,8 @@ PROCESS_RANDOM = rule(
     "TRN042", "process_random", command=_PROCESSES,
     text="""All processes draw the same random numbers.
 
-    Flagged: after your set-up function ran in each process, their next random numbers are equal: dropout masks
-    and augmentations repeat.
+    Flagged: after your set-up function ran in each process, their next random numbers are equal: dropout
+    masks and augmentations repeat.
 
     Change: add the rank to the seed: ``torch.manual_seed(seed + rank)``.
     """,
