@@ -164,12 +164,13 @@ def _digest(value: Any) -> str:
 def user_line(depth: int = 1) -> str | None:
     """``file:line`` of the innermost frame below the check that isn't of a library, or None."""
     frame = sys._getframe(depth)
+    outside = False
     while frame is not None:
-        module = str(frame.f_globals.get("__name__", ""))
-        package = module.split(".")[0]
-        if package == "dataaudit" and module != __name__:
-            return None
+        package = str(frame.f_globals.get("__name__", "")).split(".")[0]
         file = frame.f_code.co_filename
+        if package == "dataaudit" and outside:
+            return None
+        outside = outside or package != "dataaudit"
         if package not in _LIBRARIES and not file.startswith("<") and not _is_library(file):
             return f"{shown(file)}:{frame.f_lineno}"
         if frame.f_back is None:
