@@ -1,0 +1,172 @@
+"""A review in the FiftyOne App, with a real browser: keys in, files out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import wait
+from databases import fiftyone
+from reviewed import HOSTILE, WRONG, audited, keys_of, write_dataset
+
+import dataaudit as da
+from dataaudit import decisions, state
+from dataaudit.review import app
+from dataaudit.review.desk import Order
+
+_SLOW = 90  # seconds: two cores start a database, a server and the App
+_SEEN = "try { localStorage.setItem('fiftyone-enterprise-tooltip-seen', 'true') } catch {}"
+"""Keeps FiftyOne's advertisement from opening over the page and taking the keys."""
+
+
+class Panel:
+    """The panel as a person sees and uses it."""
+
+    def __init__(self, browser: Any, url: str) -> None:
+        self.browser, self.url = browser, url
+        made = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": _SEEN})
+        browser.get(url)
+        wait(self.key, "the first finding", _SLOW)
+        browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", made)
+        focused = "return document.activeElement.classList.contains('da-root')"
+        wait(lambda: self.script(focused), "the keys to be heard", _SLOW)
+
+    def key(self) -> str | None:
+        found: str | None = self.script(
+            "const f = document.querySelector('.da-finding'); return f && f.dataset.finding"
+        )
+        return found
+
+    def script(self, text: str) -> Any:
+        return self.browser.execute_script(text)
+
+    def text(self, selector: str) -> str:
+        return str(
+            self.script(
+                f"return [...document.querySelectorAll('{selector}')].map(e => e.textContent).join('|')"
+            )
+        )
+
+    def press(self, *keys: str) -> None:
+        """Press keys, each of which brings another finding."""
+        from selenium.webdriver.common.action_chains import ActionChains
+
+        for key in keys:
+            before = self.key()
+            ActionChains(self.browser).send_keys(key).perform()
+            wait(lambda before=before: self.key() != before, f"another finding after {key}", _SLOW)
+
+    def type(self, text: str) -> None:
+        from selenium.webdriver.common.action_chains import ActionChains
+
+        ActionChains(self.browser).send_keys(text).perform()
+
+    def until(self, selector: str, text: str) -> None:
+        wait(lambda: text in self.text(selector), f"{text!r} in {selector}", _SLOW)
+
+    def click(self, selector: str) -> None:
+        self.script(f"document.querySelector('{selector}').click()")
+
+
+@pytest.fixture(scope="module")
+def review(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Order, str, dict[str, str]]]:
+    """The App on a small dataset: the order, its address, and the keys of the findings by sample id."""
+    fiftyone()
+    folder = tmp_path_factory.mktemp("app")
+    report = audited(write_dataset(folder))
+    dataset = da.push(report)
+    assert report.tables.source is not None
+    order = Order(
+        source=report.tables.source, dataset=dataset.name, reviewer="ann",
+        arguments=("--pred-probs", str(folder / "probabilities.csv")), folder=str(folder),
+    )  # fmt: skip
+    with app.opened(order) as url:
+        yield order, url, keys_of(report)
+
+
+def verdicts(order: Order) -> dict[str, str]:
+    return {key: each.verdict for key, each in decisions.latest(order.source).items()}
+
+
+@pytest.mark.timeout(300)
+def test_a_review_from_the_first_key_to_the_corrected_files(
+    review: tuple[Order, str, dict[str, str]], browser: Any
+) -> None:
+    order, url, keys = review
+    photos = Path(order.source.path)
+    panel = Panel(browser, url)
+    seen = [panel.key()]
+
+    # Keys: accept, keep and undo, each on the disk at once
+    panel.press("a")
+    seen.append(panel.key())
+    panel.press("k")
+    panel.until(".da-decided", f"2 of {len(WRONG)} decided")
+    assert verdicts(order) == {seen[0]: "accept", seen[1]: "keep"}
+    panel.press("u")
+    assert panel.key() == seen[1]
+    assert verdicts(order) == {seen[0]: "accept"}
+
+    # Loaded again, it goes on where it was
+    panel = Panel(browser, url)
+    panel.until(".da-decided", f"1 of {len(WRONG)} decided")
+    assert panel.key() != seen[0]
+
+    # A filter, and names that are HTML are text
+    panel.script(
+        "const s = document.querySelector('select.da-classes');"
+        "const set = Object.getOwnPropertyDescriptor(HTMLSelectElement.prototype, 'value').set;"
+        f"set.call(s, {HOSTILE!r}); s.dispatchEvent(new Event('change', {{bubbles: true}}))"
+    )
+    hostile = {keys["3/0030.png"], keys[f"{HOSTILE}/0043.png"]} - {seen[0]}
+    wait(lambda: panel.key() in hostile, "a finding of the class", _SLOW)
+    assert HOSTILE in panel.text(".da-facts bdi")
+    assert panel.script(
+        "return [...document.querySelectorAll('.da-root img')].every(e => e.src.includes('/media'))"
+    )
+    assert panel.script("return window.ran") is None
+
+    # Another class, by its name; the filter has the right finding
+    decided = panel.key()
+    panel.script("document.querySelector('.da-root').focus()")
+    panel.type("o")
+    wait(lambda: panel.script("return document.activeElement.tagName") == "INPUT", "the field", _SLOW)
+    panel.press("9\ue007")  # Enter
+    wait(lambda: verdicts(order).get(str(decided)) == "other", "the verdict on the disk", _SLOW)
+
+    # The files, after the button
+    panel.click(".da-apply")
+    panel.until(".da-done", "Applied 2 fixes")
+    moved = {each.fix.new: each.fix.sample_id for each in decisions.latest(order.source).values() if each.fix}
+    assert len(moved) == 2
+    for new, sample_id in moved.items():
+        assert not (photos / sample_id).exists()
+        assert (photos / str(new) / Path(sample_id).name).is_file()
+
+
+def test_a_verdict_that_cannot_be_written_is_shown_and_asked_again(
+    review: tuple[Order, str, dict[str, str]], browser: Any
+) -> None:
+    order, url, _ = review
+    panel = Panel(browser, url)
+    first, before = panel.key(), verdicts(order)
+    with a_folder_in_place_of(state.decisions_file(order.source)):
+        panel.type("k")
+        panel.until(".da-error", "Not written")
+        assert panel.key() == first
+    assert verdicts(order) == before
+
+
+@contextlib.contextmanager
+def a_folder_in_place_of(file: Path) -> Iterator[None]:
+    file.touch()
+    aside = file.rename(file.with_suffix(".aside"))
+    file.mkdir()
+    try:
+        yield
+    finally:
+        file.rmdir()
+        aside.rename(file)
