@@ -143,8 +143,8 @@ def detected(network: nn.Module, images: Images, numbers: Sequence[int], fold: F
             order = torch.argsort(own["scores"].float().cpu(), descending=True, stable=True)
             scale = torch.tensor(each.scale * 2, dtype=torch.float64)
             found[number] = Found(
-                boxes=(own["boxes"].double().cpu()[order] / scale).numpy(),
-                scores=own["scores"].double().cpu()[order].clamp(0, 1).numpy(),
+                boxes=(own["boxes"].cpu().double()[order] / scale).numpy(),
+                scores=own["scores"].cpu().double()[order].clamp(0, 1).numpy(),
                 classes=own["labels"].cpu()[order].numpy().astype(np.int64) - 1,
             )
     return found
