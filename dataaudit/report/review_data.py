@@ -27,11 +27,12 @@ __all__ = ["MAX_ENTRIES", "ReviewData", "review_data"]
 
 MAX_ENTRIES = 5000
 """How many findings a page has; a label clean-up of more is a matter for the App."""
-SIDES = ((600, 480), (1500, 320), (3000, 224), (MAX_ENTRIES, 160))
-"""Longer side of the pictures in pixels, by how many findings there are at most."""
-NEAR_SIDE = 96
+SIDES = ((600, 480, 96), (1200, 320, 80), (2500, 224, 64), (MAX_ENTRIES, 128, 64))
+"""Longer sides of the pictures and of the nearest images, by how many findings there are at most."""
+TINY = 96
+"""Pictures up to this side are shown as they are where they are small."""
 MAX_NEAR = 6
-BUDGET = 36 * 2**20
+BUDGET = 30 * 2**20
 """Characters of all pictures; nearest images that don't fit are named and not shown."""
 BLOCK = 50
 """Pictures in a block."""
@@ -80,10 +81,10 @@ def review_data(
     entries = worklist.entries[:MAX_ENTRIES]
     pictures = _Pictures()
     images = _Images(summary, pictures, folder)
-    side = next(side for most, side in SIDES if len(entries) <= most)
+    side, near_side = next(sides for most, *sides in SIDES if len(entries) <= most)
     shown = _shown(entries, side, thumbnails, pictures, images)
     near = _near(entries, images)
-    thumbs = crops(((path, digest, None) for path, digest in near), folder=thumbnails, long_side=NEAR_SIDE)
+    thumbs = crops(((path, digest, None) for path, digest in near), folder=thumbnails, long_side=near_side)
     found = {finding["key"]: finding for finding in summary["findings"]}
     rows = []
     belongs = _belongs(entries)
@@ -246,7 +247,7 @@ def _shown(
             if plan is not None and view is not None:
                 one["part"] = part or [0, 0, *plan.size]
                 one["view"] = [round(side, 1) for side in view]
-            elif max(one["size"]) <= NEAR_SIDE:
+            elif max(one["size"]) <= TINY:
                 pictures.of_image[entry.filepath, entry.digest] = one["at"]
             found.setdefault(entry.key, []).append(one)
         other = images.other(entry)

@@ -18,7 +18,7 @@ def photos(tmp_path: Path) -> Path:
     for at, sample in enumerate(SAMPLES):
         path = root / sample
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.full((48, 64, 3), 40 * at, np.uint8)).save(path)
+        Image.fromarray(np.full((150, 200, 3), 40 * at, np.uint8)).save(path)
     (root / "test/dog/broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a picture")
     return root
 

@@ -78,6 +78,33 @@ def test_transparent_is_shown_on_white(tmp_path: Path) -> None:
     assert decoded(thumbnail).getpixel((10, 10)) == (255, 255, 255)
 
 
+def test_a_small_jpeg_is_shown_as_it_is(tmp_path: Path) -> None:
+    Image.linear_gradient("L").resize((32, 32)).save(tmp_path / "a.jpg")
+    thumbnail = one(tmp_path / "a.jpg")
+    assert thumbnail is not None
+    assert base64.b64decode(thumbnail.url.split(",", 1)[1]) == (tmp_path / "a.jpg").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "more", [{"exif": b"Exif\0\0secret"}, {"comment": b"secret"}, {"icc_profile": b"secret"}]
+)
+def test_what_a_small_jpeg_says_besides_its_picture_stays_out_of_the_page(
+    tmp_path: Path, more: dict[str, bytes]
+) -> None:
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.jpg", **more)
+    assert b"secret" in (tmp_path / "a.jpg").read_bytes()
+    thumbnail = one(tmp_path / "a.jpg")
+    assert thumbnail is not None
+    assert b"secret" not in base64.b64decode(thumbnail.url.split(",", 1)[1])
+
+
+def test_a_small_jpeg_that_ends_too_early_is_left_out(tmp_path: Path) -> None:
+    Image.linear_gradient("L").resize((32, 32)).save(tmp_path / "a.jpg")
+    content = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(content[:200])
+    assert one(tmp_path / "a.jpg") is None
+
+
 def test_exif_rotation_is_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
