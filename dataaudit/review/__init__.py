@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataaudit.review.annotation import annotate, answers
 from dataaudit.review.in_fiftyone import clean, push
 
-__all__ = ["clean", "push"]
+__all__ = ["annotate", "answers", "clean", "push"]
