@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dataaudit import decisions
 from dataaudit.checks.box_fixes import BoxFixes
 from dataaudit.decisions import Findings
 from dataaudit.decisions.rows import Row
@@ -108,7 +109,7 @@ def decide(
     deciding = _Deciding(report=report, new_classes=new_classes, left_out=list(left))
     given = list(answers)
     asked = {key for answer in given for key in answer.findings}
-    if given and not asked & deciding.by_key.keys():
+    if given and not asked & (deciding.by_key.keys() | deciding.recorded):
         known = deciding.samples & {answer.sample_id for answer in given}
         raise InputError(
             f"None of the {len(asked)} findings that these answers are about is in the report"
@@ -134,6 +135,8 @@ class _Deciding:
         tables = self.report.tables
         self.findings = Findings(self.report, new_classes=self.new_classes)
         self.by_key = self.findings.by_key
+        history = () if tables.source is None else decisions.history(tables.source)
+        self.recorded = {decision.finding for decision in history}
         self.samples = set(tables.images.index)
         self.proposed = proposed_class(tables.classes)
         self.shown = shown_of(self.report)
@@ -157,9 +160,11 @@ class _Deciding:
             if key in self.by_key and self.by_key[key].sample_id == answer.sample_id:
                 findings.append(self.by_key[key])
             else:
-                self.leave(
-                    answer, f"The finding {key} is gone: the image, its label or the suggestion changed."
-                )
+                changed = "the image, its label or the suggestion changed"
+                why = "it was decided before" if key in self.recorded else changed
+                self.leave(answer, f"The finding {key} is gone: {why}.")
+        if not findings:
+            return
         if self.report.tables.task == "detection":
             _Boxes(deciding=self, answer=answer, findings=findings).decide()
         elif answer.names is None:

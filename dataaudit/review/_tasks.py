@@ -219,19 +219,19 @@ def link_of(task: Task, images: str, root: Path | None) -> str:
     Args:
         task: the image.
         images: ``embed`` (the image itself as a data URL), ``local`` (Label Studio's local files, the path
-            relative to `root`) or the URL of the folder that sample ids are relative to.
+            relative to the folder that `root` is in) or the URL of `root`.
         root: folder of the dataset; None where it has none.
 
     Raises:
-        InputError: an image that can't be read, or that doesn't lie in `root`.
+        InputError: an image that can't be embedded, or `images` is something else.
     """
     if images == "embed":
         return _embedded(task.filepath)
     if images == "local":
         # Without a root, such as in FiftyOne, from the root of the file system
         inside = root is not None and Path(task.filepath).is_relative_to(root)
-        path = Path(task.filepath).relative_to(root if inside and root is not None else Path("/"))
-        return "/data/local-files/?d=" + quote(path.as_posix())
+        above = root.parent if inside and root is not None else Path(Path(task.filepath).anchor)
+        return "/data/local-files/?d=" + quote(Path(task.filepath).relative_to(above).as_posix())
     if "://" not in images and not images.startswith("/"):
         raise InputError(
             f"The images are {images!r}; expected 'embed', 'local' or a URL such as https://example.org/photos."

@@ -47,7 +47,8 @@ _HOW = """\
 3. Export as JSON, and: dataaudit decisions DATASET import FILE"""
 _HOW_LOCAL = """
 Label Studio must be started with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and
-LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={root}, and the project needs a Local Files storage in it."""
+LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={above}; add to the project the source storage Local Files, path
+{root}, without syncing it."""
 
 
 def export(
@@ -67,7 +68,7 @@ def export(
         codes: codes or prefixes of checks; empty takes every check.
         n: at most so many images, those with the most probable errors.
         images: ``embed`` puts the images into the file, ``local`` names them for Label Studio's local files,
-            relative to the folder of the dataset; anything else is the URL of that folder.
+            relative to the folder that the dataset is in; anything else is the URL of the dataset's folder.
         decided: send findings that have a decision too.
 
     Raises:
@@ -85,7 +86,7 @@ def export(
     files[1].write_text(config(report), encoding="utf-8")
     how = _HOW.format(tasks=files[0], config=files[1])
     if images == "local":
-        how += _HOW_LOCAL.format(root=root or "/")
+        how += _HOW_LOCAL.format(above="/" if root is None else root.parent, root=root or "with the images")
     return Sent(
         files=files,
         n_tasks=len(tasks),

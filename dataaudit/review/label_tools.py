@@ -155,7 +155,8 @@ def exported(
     for why, number in Counter(sent.left_out.values()).items():
         yield f"Left out {number:,}: {why}."
     yield f"{sent.n_findings:,} findings on {sent.n_tasks:,} images for {to}."
-    yield sent.how
+    if sent.n_tasks:
+        yield sent.how
 
 
 def imported(

@@ -11,8 +11,10 @@ from xml.etree import ElementTree
 
 import pytest
 from label_tools import HOSTILE, boxes_report, classes_report, key_of, several_report, verdicts
+from pictures import write_digits
 
 from dataaudit import decisions, fix
+from dataaudit.cli import main
 from dataaudit.errors import InputError
 from dataaudit.review import label_studio, label_tools
 from dataaudit.types import Report
@@ -249,6 +251,9 @@ def test_answers_are_recorded_once_and_change_the_files_that_they_are_about(tmp_
     fix.apply(plan)
     assert (tmp_path / "photos" / "dog" / "1.png").exists()
     assert (tmp_path / "photos" / FOX).exists()
+    later = label_studio.read(tmp_path / "export.json", replace(report, items=report.items[1:]))
+    assert verdicts(later.decisions) == {"k3": "keep"}
+    assert later.left_out[0].endswith("The finding k1 is gone: it was decided before.")
 
 
 def test_an_old_answer_does_not_come_back_over_a_later_one(tmp_path: Path) -> None:
@@ -285,7 +290,9 @@ def test_images_are_embedded_or_named(tmp_path: Path) -> None:
         return {task["data"]["sample_id"]: task["data"]["image"] for task in tasks}
 
     assert images("embed")["cat/1.png"].startswith("data:image/png;base64,iVBOR")
-    assert images("local")[FOX].startswith("/data/local-files/?d=fox/%3Cb%3E%22O%27x%22%3C/b%3E%20%26%20%24")
+    assert images("local")[FOX].startswith(
+        "/data/local-files/?d=photos/fox/%3Cb%3E%22O%27x%22%3C/b%3E%20%26%20%24"
+    )
     with pytest.raises(InputError, match="The images are 'here'; expected 'embed', 'local' or a URL"):
         images("here")
     (tmp_path / "photos" / "cat" / "1.png").write_bytes(b"nothing")
@@ -327,6 +334,28 @@ def test_a_wrong_file_says_what_is_wrong(tmp_path: Path, content: str, message: 
         label_tools.read(tmp_path / "answers.json", classes_report(tmp_path))
     assert message in str(caught.value)
     assert "answers.json" in str(caught.value)
+
+
+def test_the_command_sends_and_takes_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "digits"
+    write_digits(root, 150)
+    wrong = {"8/0003.png": "3", "7/0001.png": "1", "6/0000.png": "0"}
+    for name, digit in wrong.items():
+        (root / digit / name[2:]).rename(root / name)
+    command = ["decisions", str(root)]
+    options = ["--select", "LBL001", "-n", "1", "--quiet"]
+    assert main([*command, "export", str(tmp_path / "out"), "--to", "label-studio", *options]) == 0
+    assert "1 findings on 1 images for label-studio." in capsys.readouterr().out
+    (task,) = json.loads((tmp_path / "out" / "tasks.json").read_text(encoding="utf-8"))
+    name = task["data"]["sample_id"]
+    answered(task, given(task, "suggested"), {"email": "ann@example.org"})
+    (tmp_path / "back.json").write_text(json.dumps([task]))
+    for counts in ("1 new, 0 known already", "0 new, 1 known already"):
+        assert main([*command, "import", str(tmp_path / "back.json"), "--quiet"]) == 0
+        assert counts in capsys.readouterr().out
+    assert main(["fix", str(root), "--decided", "--quiet"]) == 0
+    assert (root / wrong[name] / name[2:]).exists()
+    assert sum((root / each).exists() for each in wrong) == 2
 
 
 def test_a_finding_that_is_gone_is_reported(tmp_path: Path) -> None:
