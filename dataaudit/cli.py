@@ -29,7 +29,9 @@ def parser() -> argparse.ArgumentParser:
     )
     _show(commands.add_parser("show", help="a quick look: draw the labels of some images into a page"))
     _model(commands.add_parser("model", help="check the model side: determinism, layers, loss, and more"))
-    _review(commands.add_parser("review", help="look at the findings one by one and decide, in the FiftyOne App"))
+    _review(
+        commands.add_parser("review", help="look at the findings one by one and decide, in the FiftyOne App")
+    )
     rule = commands.add_parser("rule", help="what a check looks for, how it scores, what its fix does")
     rule.add_argument("code", nargs="?", metavar="CODE", help="such as LBL001; all checks when left out")
     rule.add_argument("--format", choices=("text", "markdown"), default="text")
@@ -202,12 +204,16 @@ def _model(command: argparse.ArgumentParser) -> None:
 def _review(command: argparse.ArgumentParser) -> None:
     _dataset(command)
     command.add_argument("--reviewer", metavar="NAME", help="who decides (the name you are logged in with)")
-    command.add_argument("--select", metavar="CODES", help="only findings of these checks, such as LBL,DUP001")
+    command.add_argument(
+        "--select", metavar="CODES", help="only findings of these checks, such as LBL,DUP001"
+    )
     command.add_argument("--second", nargs="?", type=float, const=1.0, metavar="SHARE",
                          help="a second opinion on what others decided, without seeing what they said; "
                          "of this share of it, 0 to 1 (1)")  # fmt: skip
     command.add_argument("--page", action="store_true", help="in the HTML report, which needs no FiftyOne")
-    command.add_argument("--port", type=int, metavar="N", help="of the App (FiftyOne's, or the next free one)")
+    command.add_argument(
+        "--port", type=int, metavar="N", help="of the App (FiftyOne's, or the next free one)"
+    )
     command.add_argument("--address", metavar="HOST", help="of the App (FiftyOne's: this machine alone)")
     command.add_argument("--remote", action="store_true", help="the reviewer sits at another machine")
     command.add_argument("--no-open", action="store_true", help="don't open the browser")
