@@ -7,14 +7,25 @@ moment is that of falling probability; of findings that are looked at together i
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from itertools import islice
 
 import numpy as np
 
+from dataaudit.types import Fix
 from dataaudit.worklist.entries import Entry
 
-__all__ = ["LONGEST_RUN", "NEARLY", "WINDOW", "arranged", "kind_of", "ordered", "place_of"]
+__all__ = [
+    "LONGEST_RUN",
+    "NEARLY",
+    "WINDOW",
+    "arranged",
+    "kind_of",
+    "ordered",
+    "place_of",
+    "together",
+    "twins_of",
+]
 
 LONGEST_RUN = 3
 """How many findings of one kind may follow one another while others are nearly as likely."""
@@ -38,11 +49,38 @@ def kind_of(entry: Entry) -> Hashable:
 
 def ordered(entries: Sequence[Entry]) -> list[Entry]:
     """Findings in the order in which they are best looked at, before any verdict."""
-    gains = [0.5 if entry.probability is None else entry.probability for entry in entries]
+    chances = [0.5 if entry.probability is None else entry.probability for entry in entries]
+    gains = together(chances, twins_of(entries))
     order = arranged(
         gains, [entry.score for entry in entries], list(map(place_of, entries)), list(map(kind_of, entries))
     )
     return [entries[at] for at in order]
+
+
+def twins_of(entries: Sequence[Entry]) -> dict[int, tuple[int, ...]]:
+    """By the position of a finding the others that propose the same fix of the same label, if any."""
+    by_fix: dict[Fix, list[int]] = {}
+    for at, entry in enumerate(entries):
+        if entry.fix is not None:
+            by_fix.setdefault(entry.fix, []).append(at)
+    return {
+        at: tuple(other for other in places if other != at)
+        for places in by_fix.values()
+        if len(places) > 1
+        for at in places
+    }
+
+
+def together(chances: Sequence[float], twins: Mapping[int, tuple[int, ...]]) -> list[float]:
+    """Chances, of findings that one verdict answers together the largest.
+
+    >>> together([0.9, 0.2, 0.5], {0: (1,), 1: (0,)})
+    [0.9, 0.9, 0.5]
+    """
+    gains = list(chances)
+    for at, others in twins.items():
+        gains[at] = max(chances[at], *(chances[other] for other in others))
+    return gains
 
 
 def arranged(

@@ -14,7 +14,7 @@ from dataaudit.types import VERDICTS, Decision, Fix
 from dataaudit.worklist.advice import advice_of
 from dataaudit.worklist.entries import Entry, Worklist
 from dataaudit.worklist.estimate import Estimator
-from dataaudit.worklist.order import arranged, kind_of, place_of
+from dataaudit.worklist.order import arranged, kind_of, place_of, together, twins_of
 
 __all__ = ["BLOCK", "Session"]
 
@@ -55,7 +55,7 @@ class Session:
         self._adaptive = adaptive
         self._entries = worklist.entries
         self._place = {entry.key: at for at, entry in enumerate(self._entries)}
-        self._twins = _twins(self._entries)
+        self._twins = twins_of(self._entries)
         self._scores = [entry.score for entry in self._entries]
         self._places = list(map(place_of, self._entries))
         self._kinds = list(map(kind_of, self._entries))
@@ -403,7 +403,7 @@ class Session:
         }
         self._estimator.update(self._taken_in)
         if self._adaptive:
-            gains = self._estimator.probability.tolist()
+            gains = together(self._estimator.probability.tolist(), self._twins)
             self._order = arranged(gains, self._scores, self._places, self._kinds)
         self._queue = self._queued()
 
@@ -439,20 +439,6 @@ class Session:
         else:
             self._current = self._first()
         return self.current
-
-
-def _twins(entries: tuple[Entry, ...]) -> dict[int, tuple[int, ...]]:
-    """The other findings that propose the same fix of the same label, by the position of each."""
-    by_fix: dict[Fix, list[int]] = {}
-    for at, entry in enumerate(entries):
-        if entry.fix is not None:
-            by_fix.setdefault(entry.fix, []).append(at)
-    return {
-        at: tuple(other for other in places if other != at)
-        for places in by_fix.values()
-        if len(places) > 1
-        for at in places
-    }
 
 
 def _says(entry: Entry, texts: list[str]) -> bool:
