@@ -39,6 +39,9 @@ _VERSION = 1
 _MULTIPLE = 32
 _LARGEST = 65_000.0
 _CHUNK = 64
+_USUAL = 640
+_SMALL = {32: 1.5, 20: 2.0}  # network pixels below which the median object is small, and how much larger then
+_FEW_IMAGES = 400  # of the usual size, on a CPU
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,8 +206,9 @@ def feature_maps(
     images: pd.DataFrame,
     image_errors: pd.Series[str],
     workplace: Workplace,
+    objects: pd.DataFrame | None = None,
     *,
-    size: int = 640,
+    size: int = 0,
     max_bytes: int = 8 * 2**30,
 ) -> FeatureMaps:
     """Frozen feature maps of each image that can be decoded, at strides 8, 16 and 32.
@@ -213,7 +217,10 @@ def feature_maps(
         images: of the dataset, after the sweep.
         image_errors: reason for each file that can't be decoded.
         workplace: device and cache.
-        size: network pixels of the longer side; the other one keeps the aspect, to a multiple of 32.
+        objects: every labeled object, whose size decides where `size` is 0.
+        size: network pixels of the longer side; the other one keeps the aspect, to a multiple of 32. 0: 640,
+            or half as many more, or twice as many, where half of the objects would be smaller than 32 or 20
+            network pixels, and there is a GPU or the images are few.
         max_bytes: maps that take more in all aren't kept, but computed each time that they are needed.
 
     Returns:
@@ -222,18 +229,42 @@ def feature_maps(
     Raises:
         InputError: a size below 32.
     """
-    if size < _MULTIPLE:
+    if size and size < _MULTIPLE:
         raise InputError(f"feature_maps: size is {size}; expected {_MULTIPLE} network pixels at least.")
     readable = images[~images.index.isin(image_errors.index) & images["digest"].notna().to_numpy()]
+    sizes = readable[["width", "height"]].to_numpy(dtype=np.float64).reshape(-1, 2)
     return FeatureMaps(
         ids=readable.index,
         filepaths=readable["filepath"].tolist(),
         digests=readable["digest"].tolist(),
-        sizes=readable[["width", "height"]].to_numpy(dtype=np.float64).reshape(-1, 2),
-        size=size,
+        sizes=sizes,
+        size=size or _size_for(objects, readable.index, sizes, workplace.device),
         workplace=workplace,
         max_bytes=max_bytes,
     )
+
+
+def _size_for(
+    objects: pd.DataFrame | None, ids: pd.Index, sizes: np.ndarray[Any, np.dtype[np.float64]], device: str
+) -> int:
+    """Network pixels of the longer side: more where objects are small, as far as a CPU has the time."""
+    if objects is None or not len(objects):
+        return _USUAL
+    from dataaudit.signals.backbones import on_cpu
+
+    rows = ids.get_indexer(pd.Index(objects["sample_id"]))
+    sides = [(objects[f"{axis}2"] - objects[f"{axis}1"]).clip(lower=0) for axis in "xy"]
+    area = (sides[0] * sides[1]).to_numpy(dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        fine = (rows >= 0) & (area > 0)
+    if not fine.any():
+        return _USUAL
+    median = np.median(np.sqrt(area[fine]) * _USUAL / sizes[rows[fine]].max(1))
+    size = _USUAL
+    for below, factor in _SMALL.items():
+        if median < below and (len(ids) * factor**2 <= _FEW_IMAGES or not on_cpu(device)):
+            size = round(_USUAL * factor)
+    return size
 
 
 def network_size(width: float, height: float, size: int) -> tuple[int, int]:

@@ -105,3 +105,30 @@ def test_an_image_that_changed_during_the_audit_is_an_error(tmp_path: Path) -> N
 def test_a_size_below_32_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="size is 16"):
         maps_of(images_of(tmp_path, {"a.png": (64, 64)}), None, size=16)
+
+
+def size_for(side: float, n_images: int, *, device: str = "cpu") -> int:
+    """Network pixels for images of 1280 x 720 pixels with one object of `side` pixels each."""
+    ids = [f"{number}.jpg" for number in range(n_images)]
+    images = pd.DataFrame({"filepath": ids, "width": 1280, "height": 720, "digest": ids}, index=ids)
+    corners = {"x1": 10.0, "y1": 20.0, "x2": 10.0 + side, "y2": 20.0 + side}
+    objects = pd.DataFrame({"sample_id": ids, **corners})
+    return feature_maps(images, pd.Series(dtype=str), Workplace(device=device), objects).size
+
+
+@pytest.mark.parametrize(("side", "size"), [(200.0, 640), (65.0, 640), (60.0, 960), (39.0, 1280)])
+def test_images_of_small_objects_are_looked_at_more_closely(side: float, size: int) -> None:
+    assert size_for(side, 50) == size
+
+
+@pytest.mark.parametrize(("n_images", "size"), [(100, 1280), (101, 960), (177, 960), (178, 640)])
+def test_a_cpu_has_time_for_that_where_images_are_few(n_images: int, size: int) -> None:
+    assert size_for(30, n_images) == size
+
+
+def test_a_gpu_has_the_time() -> None:
+    assert size_for(30, 1000, device="cuda") == 1280
+
+
+def test_boxes_that_cannot_be_read_say_nothing_about_the_size() -> None:
+    assert size_for(float("nan"), 50) == size_for(-5.0, 50) == 640
