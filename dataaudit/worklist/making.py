@@ -132,12 +132,18 @@ def _files(images: pd.DataFrame, wanted: Iterable[Any]) -> dict[Any, tuple[Any, 
     return {
         sample_id: (
             str(filepath),
-            None if pd.isna(width) or pd.isna(height) else (int(width), int(height)),
+            _size(width, height),
             None if pd.isna(split) else str(split),
             None if pd.isna(digest) else str(digest),
         )
         for sample_id, filepath, width, height, split, digest in zip(chosen.index, *cells, strict=True)
     }
+
+
+def _size(width: Any, height: Any) -> tuple[int, int] | None:
+    # Of an image that can't be read nothing is known, or that it has no pixels
+    known = not pd.isna(width) and not pd.isna(height) and min(width, height) > 0
+    return (int(width), int(height)) if known else None
 
 
 def _names(labels: pd.DataFrame, wanted: Iterable[Any]) -> dict[Any, tuple[str, ...]]:
