@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
+import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 from dataaudit.registry import Rule
 from dataaudit.types import Finding
 
-__all__ = ["finding", "place_of", "plain"]
+__all__ = ["finding", "line_of", "place_of", "plain", "said", "shown"]
 
 
 def finding(
@@ -96,3 +98,24 @@ def shown(file: str) -> str:
     """A path relative to the current folder where it is inside it."""
     path, here = Path(file), Path.cwd()
     return path.relative_to(here).as_posix() if path.is_relative_to(here) else str(path)
+
+
+def said(error: BaseException) -> str:
+    """What an exception says, in a line.
+
+    >>> said(ValueError("two words"))
+    'ValueError: two words'
+    """
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}{': ' + lines[0] if lines else ''}"
+
+
+def line_of(error: BaseException) -> str | None:
+    """``file:line`` of the user's code that raised, or None where it was a library alone."""
+    ours, library = str(Path(__file__).parent), ("<frozen", sys.prefix, sys.base_prefix)
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith((ours, *library)) and "site-packages" not in frame.filename
+    ]
+    return f"{shown(frames[-1].filename)}:{frames[-1].lineno}" if frames else None

@@ -14,12 +14,14 @@ from torch import nn
 
 from dataaudit.decode import decode
 from dataaudit.errors import InputError
+from dataaudit.modelcheck.findings import line_of, said
 from dataaudit.modelcheck.keeping import kept
 
 __all__ = [
     "Batch",
     "Inputs",
     "call",
+    "called",
     "first",
     "images_batch",
     "input_shape",
@@ -39,6 +41,7 @@ Transform: TypeAlias = Callable[[Any], torch.Tensor]
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIDES = (224, 64, 32, 28, 128, 256, 299, 384, 512)
 LENGTHS = (128, 1024)
+MAX_SIDE = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +68,24 @@ def call(model: Callable[..., Any], inputs: Inputs) -> Any:
     if isinstance(inputs, Mapping):
         return model(**inputs)
     return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+
+
+def called(model: nn.Module, inputs: Inputs) -> Any:
+    """Call a model; what it raises becomes an error that names the line.
+
+    Raises:
+        InputError: the model raises.
+    """
+    try:
+        return call(model, inputs)
+    except Exception as error:
+        shapes = ", ".join(str(tuple(one.shape)) for one in tensors(inputs))
+        raise InputError(
+            f"The model raises {said(error)}, with inputs {shapes} in "
+            f"{'train' if model.training else 'eval'} mode.",
+            where=line_of(error),
+            fix="See how far it comes with dataaudit model trace, or give other inputs: --input-shape, --loader.",
+        ) from error
 
 
 def tensors(value: Any) -> Iterator[torch.Tensor]:
@@ -244,10 +265,13 @@ def images_batch(
     named = found.labels.dropna(subset=["name"]).groupby("sample_id", sort=False)["name"].first()
     labels = {str(sample): str(name) for sample, name in named.items()}
     files = {str(sample): str(file) for sample, file in found.images["filepath"].items()}
-    images, ids, targets = [], [], []
+    images, ids, targets, reason = [], [], [], ""
     for sample in _chosen(list(files), labels, seed):
-        image = decode(Path(files[sample]).read_bytes(), size=0).image
+        # At full scale where the user's transform or the detector resizes
+        read = decode(Path(files[sample]).read_bytes(), size=max(want, default=MAX_SIDE))
+        image = read.image
         if image is None:
+            reason = reason or f"{sample}: {read.error}"
             continue
         images.append(transform(image) if transform is not None else prepare(image, want, raw=detector))
         ids.append(sample)
@@ -255,7 +279,7 @@ def images_batch(
         if len(images) == n:
             break
     if not images:
-        raise InputError("No image can be decoded.", where=path)
+        raise InputError(f"No image can be decoded. {reason}".rstrip(), where=path)
     weight = next((one for one in model.parameters() if one.is_floating_point()), torch.zeros(()))
     inputs: Inputs = [one.to(weight.device, weight.dtype) for one in images]
     if not detector:

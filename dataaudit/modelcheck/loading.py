@@ -7,7 +7,6 @@ import importlib
 import importlib.util
 import inspect
 import sys
-import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from torch import nn
 
 from dataaudit.errors import InputError, nearest
+from dataaudit.modelcheck.findings import line_of, said
 
 __all__ = ["from_spec", "load_callable", "load_model"]
 
@@ -111,10 +111,10 @@ def _module(name: str, spec: str) -> ModuleType:
                 f"{name.replace('.', '/')}.py:{spec.rpartition(':')[2]}",
             ) from error
         raise InputError(
-            f"{name} imports {error.name}, which isn't installed.", where=_line(error, name)
+            f"{name} imports {error.name}, which isn't installed.", where=line_of(error) or name
         ) from error
     except Exception as error:
-        raise InputError(f"Importing {name} raised {_said(error)}", where=_line(error, name)) from error
+        raise InputError(f"Importing {name} raised {said(error)}", where=line_of(error) or name) from error
 
 
 def _from_path(file: Path) -> ModuleType:
@@ -155,7 +155,7 @@ def _call(factory: Any, spec: str) -> Any:
     try:
         return factory()
     except Exception as error:
-        raise InputError(f"{spec} raised {_said(error)}", where=_line(error, "")) from error
+        raise InputError(f"{spec} raised {said(error)}", where=line_of(error)) from error
 
 
 def _from_library(library: str, name: str) -> nn.Module:
@@ -199,7 +199,7 @@ def _from_file(file: Path) -> nn.Module:
     except Exception as error:
         raise InputError(
             f"{file} is no TorchScript, and reading it as a whole module would run code that it holds: "
-            f"{_said(error)}",
+            f"{said(error)}",
             fix="If you trust the file, load it yourself: def make_model(): return torch.load("
             f"{str(file)!r}, weights_only=False), and give module:make_model.",
         ) from error
@@ -218,21 +218,3 @@ def _is_state(thing: Any) -> bool:
     if not isinstance(thing, dict):
         return False
     return any(isinstance(value, (torch.Tensor, dict)) for value in thing.values())
-
-
-def _said(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}{': ' + text[0] if text else ''}"
-
-
-def _line(error: BaseException, name: str) -> str | None:
-    """``file:line`` of the user's code that raised."""
-    from dataaudit.modelcheck.findings import shown
-
-    ours = str(Path(__file__).parent)
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith((ours, "<frozen", sys.prefix))
-    ]
-    return f"{shown(frames[-1].filename)}:{frames[-1].lineno}" if frames else name or None

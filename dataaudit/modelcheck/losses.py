@@ -12,7 +12,7 @@ from torch import nn
 from dataaudit.errors import InputError
 from dataaudit.modelcheck.families import mod
 from dataaudit.modelcheck.findings import finding, place_of
-from dataaudit.modelcheck.inputs import Batch, Inputs, call, is_detector, length, tensors
+from dataaudit.modelcheck.inputs import Batch, Inputs, call, called, is_detector, length, tensors
 from dataaudit.modelcheck.keeping import kept
 from dataaudit.modelcheck.loss_calls import Broadcast, Recording, last_width, recorded
 from dataaudit.modelcheck.loss_rules import judge
@@ -58,7 +58,7 @@ def loss_inputs(
         Findings MOD020 to MOD029, the cause first.
 
     Raises:
-        InputError: there are no targets.
+        InputError: there are no targets, or the model raises.
 
     >>> found = loss_inputs(
     ...     nn.Sequential(nn.Linear(4, 3), nn.Softmax(1)), nn.CrossEntropyLoss(),
@@ -106,7 +106,9 @@ def _run(
                 return step(model, (inputs, targets)), recording, None
             if loss is None:
                 return model(inputs, targets), recording, None
-            return loss(call(model, inputs), targets), recording, None
+            return loss(called(model, inputs), targets), recording, None
+        except InputError:
+            raise
         except Exception as error:
             return None, recording, error
 

@@ -155,7 +155,8 @@ def running_statistics(model: nn.Module, inputs: Inputs) -> list[Finding]:
     advice = (
         "It is the first of them: compare preprocessing (scale, mean, colour order) with that of training."
         if first
-        else "Run a few hundred training images through the model in train mode, with a smaller momentum."
+        else "Compare preprocessing with that of training; if it is the same, run a few hundred training "
+        "images through the model in train mode, with a smaller momentum."
     )
     evidence = {
         "median_shift": shift,

@@ -15,7 +15,7 @@ from torch import nn
 from dataaudit.modelcheck import batch_independence, modes
 from dataaudit.modelcheck.families import mod
 from dataaudit.modelcheck.findings import finding, place_of
-from dataaudit.modelcheck.inputs import Batch, Inputs, call, random_batch, tensors
+from dataaudit.modelcheck.inputs import Batch, Inputs, call, called, random_batch, tensors
 from dataaudit.modelcheck.keeping import Kept, kept
 from dataaudit.modelcheck.watching import Call, Operation, calls, operations, same
 from dataaudit.types import Finding
@@ -111,7 +111,7 @@ class Runner:
         _seed(seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            out = call(self.model, _copied(self.inputs))
+            out = called(self.model, _copied(self.inputs))
         return tuple(one.detach().clone() for one in tensors(out))
 
     def watched(self, *, seed: int, restore: bool = True) -> list[Call]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ModelReport", "Picture", "Table", "to_html", "to_terminal", "write"]
 
-MAX_ROWS = 30
+WIDTH = 130
+"""Columns of what is printed into a file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +220,10 @@ def to_terminal(
     from rich.console import Console
     from rich.text import Text
 
-    console = console or Console()
+    if console is None:
+        console = Console()
+        if not console.is_terminal:  # a file or a pipe has no edge at column 80
+            console = Console(width=WIDTH)
     console.print()
     facts = "  ·  ".join([report.command, *report.facts])
     console.print(Text.assemble((visible(report.name), "bold"), ("  " + visible(facts), "dim")))
@@ -257,16 +262,21 @@ def _drawn(part: Table) -> Any:
 
     drawn = Drawn(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim",
                   title=part.title, title_justify="left", title_style="bold")  # fmt: skip
-    numeric = [
-        all(isinstance(row[at], (int, float, type(None))) for row in part.rows) and bool(part.rows)
-        for at in range(len(part.columns))
-    ]
-    for name, is_number in zip(part.columns, numeric, strict=True):
+    for name, is_number in zip(part.columns, _numeric(part), strict=True):
         drawn.add_column(name, justify="right" if is_number else "left", overflow="fold")
     for at, row in enumerate(part.rows):
         style = "bold red" if at in part.marked else ""
         drawn.add_row(*(Text(shown(cell), style=style) for cell in row))
     return drawn
+
+
+def _numeric(part: Table) -> list[bool]:
+    """Which columns hold numbers, or shares and sizes written as texts that begin with one."""
+    found = []
+    for at in range(len(part.columns)):
+        cells = [shown(row[at]) for row in part.rows if row[at] not in (None, "")]
+        found.append(bool(cells) and all(re.fullmatch(r"[-+]?[\d.,e+-]+ ?%?", cell) for cell in cells))
+    return found
 
 
 def shown(cell: Any) -> str:
@@ -297,7 +307,13 @@ def to_html(report: ModelReport, *, embed: bool = False) -> str:
 
     style = asset("report.css") + asset("model.css")
     parts = [
-        {"kind": "table", **asdict(part), "cells": [[shown(cell) for cell in row] for row in part.rows]}
+        {
+            "kind": "table",
+            **asdict(part),
+            "cells": [[shown(cell) for cell in row] for row in part.rows],
+            "numeric": _numeric(part),
+            "first": next((at for at in sorted(part.marked) if at), 0),
+        }
         if isinstance(part, Table)
         else {
             "kind": "picture", "title": part.title, "note": part.note,

@@ -18,7 +18,7 @@ def test_codes_of_the_model_side_are_described_like_those_of_an_audit() -> None:
 def test_every_rule_says_when_it_flags_and_what_to_change() -> None:
     for rule in registry.rules().values():
         if isinstance(rule, Rule):
-            assert "Flagged:" in rule.explain, rule.code
+            assert "\n\nFlagged" in rule.explain, rule.code
             assert "Change:" in rule.explain, rule.code
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dataaudit.errors import InputError
+from dataaudit.modelcheck import determinism, loss_inputs, trace
 from dataaudit.modelcheck.keeping import kept
 
 
@@ -213,3 +214,58 @@ def test_torchscript_is_put_back() -> None:
 def test_a_lazy_layer_has_to_be_called_first() -> None:
     with pytest.raises(InputError, match="lazy layer that has no weights yet"), kept(nn.LazyLinear(3)):
         pass
+
+
+class Raising(nn.Module):
+    """Raises in its n-th call, after it changed what it could."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.layer, self.norm = nn.Linear(4, 4), nn.BatchNorm1d(4)
+        self.calls, self.after = 0, after
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        self.layer.bias.data += 1
+        out = self.norm(self.layer(x))
+        x.mul_(2)
+        torch.rand(1)
+        if self.calls >= self.after:
+            raise ValueError("in the user's forward")
+        return out
+
+
+CHECKS: dict[str, Callable[[nn.Module, torch.Tensor], object]] = {
+    "determinism": lambda model, x: determinism(model, x, real=True),
+    "trace": trace,
+    "loss": lambda model, x: loss_inputs(model, nn.CrossEntropyLoss(), x, torch.arange(len(x))),
+}
+
+
+@settings(max_examples=30, deadline=None)
+@given(check=st.sampled_from(sorted(CHECKS)), after=st.integers(1, 12), training=st.booleans())
+def test_a_check_leaves_everything_bit_equal_also_where_the_model_raises(
+    check: str, after: int, training: bool
+) -> None:
+    torch.manual_seed(0)
+    model, x = Raising(after).train(training), torch.rand(3, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+    def now() -> object:
+        tensors = [*model.parameters(), *model.buffers(), x]
+        return bits(tensors), model.calls, [part.training for part in model.modules()], hooks(model), rng()
+
+    before = now()
+    with contextlib.suppress(InputError):
+        CHECKS[check](model, x)
+    assert now() == before
+    assert [one.grad for one in model.parameters()] == [None] * 4
+    assert not optimizer.state
+
+
+def hooks(model: nn.Module) -> list[int]:
+    return [len(held) for part in model.modules() for name, held in vars(part).items() if "hooks" in name]
+
+
+def rng() -> object:
+    return random.getstate(), str(np.random.get_state()), bytes(torch.get_rng_state().numpy())

@@ -244,3 +244,10 @@ def test_the_boxes_of_a_detection_model_are_looked_at(
 def test_without_targets_it_is_an_error() -> None:
     with pytest.raises(InputError, match="There are no targets"):
         loss_inputs(Net(), CE, X)
+
+
+def test_what_the_model_raises_is_no_matter_of_the_loss() -> None:
+    with pytest.raises(
+        InputError, match=r"The model raises RuntimeError: mat1.*inputs \(12, 7\) in train mode"
+    ):
+        loss_inputs(Net(), CE, torch.rand(12, 7), Y)

@@ -13,6 +13,7 @@ import torchvision
 from torch import nn
 from torchvision.models import detection
 
+from dataaudit.cli import main
 from dataaudit.modelcheck import trace
 from dataaudit.modelcheck.tracing import Layer
 
@@ -173,11 +174,15 @@ def test_the_debugger_stops_inside_the_first_bad_layer(tmp_path: Path) -> None:
     assert done.returncode == 1
 
 
-def test_the_command_prints_the_table_and_the_finding(tmp_path: Path) -> None:
-    (tmp_path / "planted.py").write_text(PLANTED)
-    done = run(tmp_path, "trace", "planted:make_model", "--output", "out")
-    assert done.returncode == 1, done.stderr
-    assert "MOD010 2  planted.py:6" in done.stdout
+def test_the_command_prints_the_table_and_the_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "planted_log", raising=False)
+    (tmp_path / "planted_log.py").write_text(PLANTED)
+    assert main(["model", "trace", "planted_log:make_model", "--output", "out"]) == 1
+    assert "MOD010 2  planted_log.py:6" in capsys.readouterr().out
     page = (tmp_path / "out" / "model-trace.html").read_text()
     assert "Layers in execution order" in page
     assert "http" not in page.replace("http-equiv", "")

@@ -68,7 +68,7 @@ BATCH_DEPENDENT_OUTPUT = rule(
 )  # fmt: skip
 EVAL_NOT_REACHED = rule(
     "MOD006", "eval_not_reached", command=_DETERMINISM,
-    text="""A part of the model stays in train mode after ``model.eval()``.
+    text="""A part of the model stays in train mode where the model is put into eval mode.
 
     Flagged: a module whose ``training`` is still true after ``eval()``: its parent overrides ``train()``,
     or holds it where PyTorch doesn't look, such as a plain list.
