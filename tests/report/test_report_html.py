@@ -223,9 +223,9 @@ def test_a_summary_gives_the_same_page_as_its_report(report: Report) -> None:
 
 def test_a_summary_without_a_worklist_gives_a_page_without_review(report: Report) -> None:
     text = to_html(summarize(report))
-    assert 'id="review"' not in text
+    assert 'id="r-review"' not in text
     assert "class Decisions" not in text
-    assert 'id="review"' in to_html(report)
+    assert 'id="r-review"' in to_html(report)
 
 
 def test_a_second_page_needs_the_pictures_no_more(report: Report, photos: Path, tmp_path: Path) -> None:

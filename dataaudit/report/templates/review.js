@@ -73,7 +73,7 @@ class Review {
 
   // Keys act where no text is typed and no question is open.
   key(event) {
-    if (find("#review").hidden || event.ctrlKey || event.metaKey || event.altKey || find("dialog[open]")) return;
+    if (find("#r-review").hidden || event.ctrlKey || event.metaKey || event.altKey || find("dialog[open]")) return;
     if (event.key === "Escape" && event.target.matches("input, select")) event.target.blur();
     if (event.target.matches("input, select, textarea")) return;
     const acts = {
@@ -205,7 +205,10 @@ class Review {
   }
 
   stopChoosing() {
+    if (find("#r-choose").hidden) return;
     find("#r-choose").hidden = true;
+    // At once, or the next key is still typed into it
+    find("#r-name").blur();
   }
 
   list() {
@@ -287,7 +290,7 @@ let review = null;
 
 function toggleReview() {
   const open = location.hash === "#review";
-  find("#review").hidden = !open;
+  find("#r-review").hidden = !open;
   document.body.classList.toggle("reviewing", open);
   if (!open) return;
   const begin = () => {
@@ -299,7 +302,7 @@ function toggleReview() {
   else begin();
 }
 
-if (find("#review")) {
+if (find("#r-review")) {
   window.addEventListener("hashchange", toggleReview);
   toggleReview();
 }

@@ -1,117 +1,114 @@
 // What the verdicts so far say about the findings that are left; `dataaudit/worklist/estimate.py` has the formulas,
 // and a test compares the figures of both.
 
-const PRIOR = { intercept: 0.4, bump: 0.4, check: 0.4, unknown: 1.5, pair: 0.5 };
-const ROUNDS = 8;
+const PRIOR = { intercept: 0.5, slope: 0.2, bump: 0.4, background: 0.8, check: 0.4, unknown: 1.5, pair: 0.5 };
+const ROUNDS = 12;
+const SLIPS = 0.02;
 const SIDE = 1.6448536269514722;
-const BUMPS = Array.from({ length: 13 }, (_, at) => -9 + 1.5 * at);
-const BUMP_WIDTH = 1.5;
-const SETTLED = 9.2;
+const BUMPS = [-9, -6, -3, 0, 3, 6, 9];
+const BUMP_WIDTH = 2;
+const LEAST = 1e-9;
 const sigmoid = (odds) => 1 / (1 + Math.exp(-odds));
+const within = (value, low, high) => Math.min(Math.max(value, low), high);
 
-// Items as the model sees them: of each its log-odds, the intercept and bumps, its check and its pair of classes.
-function rowOf(chance, check, pair, count = 1) {
-  const known = chance !== null, inside = Math.min(Math.max(known ? chance : 0.5, 1e-9), 1 - 1e-9);
-  const odds = Math.log(inside / (1 - inside)), settled = Math.abs(odds) > SETTLED;
-  const bumps = [1, ...BUMPS.map((middle) => Math.exp(-((odds - middle) ** 2) / (2 * BUMP_WIDTH ** 2)))];
-  return { odds, bumps: known ? bumps : bumps.map(() => 0), check, pair, count, settled };
+// An item as the model sees it: its log-odds, what multiplies the shared coefficients, its check, its pair of classes.
+function itemOf(chance, check, pair, count, below) {
+  const inside = within(chance ?? 0.5, LEAST, 1 - LEAST), odds = Math.log(inside / (1 - inside));
+  const cut = within(odds, BUMPS[0], BUMPS.at(-1));
+  const shared = [1, cut, ...BUMPS.map((middle) => Math.exp(-((cut - middle) ** 2) / (2 * BUMP_WIDTH ** 2))), below ? 1 : 0];
+  return { odds, shared: chance === null ? shared.map(() => 0) : shared, check, pair, count };
+}
+
+// How a verdict pulls at the log-odds of its finding, and how much it says of them.
+function pullOf(chance, truth) {
+  const slope = (1 - 2 * SLIPS) * chance * (1 - chance), said = SLIPS + (1 - 2 * SLIPS) * chance;
+  return { pull: (slope * (truth - said)) / (said * (1 - said)), known: slope ** 2 / (said * (1 - said)) };
 }
 
 class Estimator {
   constructor(entries, background) {
     const codes = [...new Set([...entries.map((entry) => entry.code), ...Object.keys(background)])].sort();
     const number = new Map(codes.map((code, at) => [code, at]));
-    const nKinds = new Set(entries.map((entry) => entry.kind)).size;
-    this.findings = entries.map((entry) => rowOf(entry.p ?? null, number.get(entry.code), entry.kind));
-    this.nPairs = nKinds + 1;
-    this.background = Object.entries(background).flatMap(([code, known]) => known.map(([p, n]) => rowOf(p, number.get(code), nKinds, n)));
+    this.n = entries.length;
+    this.nPairs = new Set(entries.map((entry) => entry.kind)).size + 1; // the last one is that of the background
+    this.items = entries.map((entry) => itemOf(entry.p ?? null, number.get(entry.code), entry.kind, 1, false));
+    for (const [code, known] of Object.entries(background)) {
+      for (const [p, n] of known) this.items.push(itemOf(p, number.get(code), this.nPairs - 1, n, true));
+    }
     const stated = new Set([...Object.keys(background), ...entries.filter((entry) => entry.p !== undefined).map((entry) => entry.code)]);
-    this.nBumps = 1 + BUMPS.length;
-    this.precision = [PRIOR.intercept, ...BUMPS.map(() => PRIOR.bump), ...codes.map((code) => (stated.has(code) ? PRIOR.check : PRIOR.unknown))].map((deviation) => deviation ** -2);
+    this.precision = [
+      PRIOR.intercept, PRIOR.slope, ...BUMPS.map(() => PRIOR.bump), PRIOR.background,
+      ...codes.map((code) => (stated.has(code) ? PRIOR.check : PRIOR.unknown)),
+    ].map((deviation) => deviation ** -2);
     this.update(new Map());
   }
 
-  // Take in verdicts: position of a finding to whether it is an error.
+  // Take in verdicts in place of those before: position of a finding to whether it is an error.
   update(verdicts) {
-    const usable = [...verdicts].filter(([at]) => !this.findings[at].settled).map(([at, error]) => [this.findings[at], Number(error)]);
-    this.fit(usable);
-    this.chance = this.findings.map((row) => this.moved(row));
-    this.below = this.background.map((row) => this.moved(row));
-  }
-
-  moved(row) {
-    return sigmoid(row.settled ? row.odds : row.odds + this.effect(row));
-  }
-
-  effect({ bumps, check, pair }) {
-    let sum = this.weights[this.nBumps + check] + this.effects[pair];
-    for (let at = 0; at < this.nBumps; at++) sum += bumps[at] * this.weights[at];
-    return sum;
-  }
-
-  fit(usable) {
-    const m = this.precision.length, ofPair = PRIOR.pair ** -2;
-    this.weights = new Array(m).fill(0);
-    this.effects = new Array(this.nPairs).fill(0);
-    let hessian = diagonal(this.precision), precisionOfPair = new Array(this.nPairs).fill(ofPair);
-    for (let round = 0; usable.length && round < ROUNDS; round++) {
+    const known = [...verdicts].map(([at, error]) => [this.items[at], Number(error)]), ofPair = PRIOR.pair ** -2;
+    let weights = this.precision.map(() => 0), effects = new Array(this.nPairs).fill(0);
+    let hessian = diagonal(this.precision), ofPairs = effects.map(() => ofPair);
+    for (let round = 0; known.length && round < ROUNDS; round++) {
       hessian = diagonal(this.precision);
-      const slope = this.weights.map((weight, at) => -weight * this.precision[at]);
-      for (const [row, truth] of usable) {
-        const chance = sigmoid(row.odds + this.effect(row));
-        addRow(hessian, slope, row, this.nBumps, chance * (1 - chance), truth - chance);
+      const slope = weights.map((weight, at) => -weight * this.precision[at]);
+      for (const [item, truth] of known) {
+        const said = pullOf(chanceOf(item, weights, effects), truth);
+        addRow(hessian, slope, item, said.known, said.pull);
       }
       mirror(hessian);
-      const step = times(inverse(hessian), slope);
-      this.weights = this.weights.map((weight, at) => weight + step[at]);
-      precisionOfPair = new Array(this.nPairs).fill(ofPair);
-      const slopeOfPair = this.effects.map((effect) => -effect * ofPair);
-      for (const [row, truth] of usable) {
-        const chance = sigmoid(row.odds + this.effect(row));
-        precisionOfPair[row.pair] += chance * (1 - chance);
-        slopeOfPair[row.pair] += truth - chance;
+      const step = times(inverse(hessian), slope), longest = Math.max(1, ...step.map(Math.abs));
+      weights = weights.map((weight, at) => weight + step[at] / longest);
+      ofPairs = effects.map(() => ofPair);
+      const slopes = effects.map((effect) => -effect * ofPair);
+      for (const [item, truth] of known) {
+        const said = pullOf(chanceOf(item, weights, effects), truth);
+        ofPairs[item.pair] += said.known;
+        slopes[item.pair] += said.pull;
       }
-      this.effects = this.effects.map((effect, at) => effect + slopeOfPair[at] / precisionOfPair[at]);
+      effects = effects.map((effect, at) => effect + within(slopes[at] / ofPairs[at], -1, 1));
     }
-    this.covariance = inverse(hessian);
-    this.ofPairs = precisionOfPair.map((value) => 1 / value);
+    Object.assign(this, { weights, effects, ofPairs, covariance: inverse(hessian) });
+    this.every = this.items.map((item) => chanceOf(item, weights, effects));
+    this.chance = this.every.slice(0, this.n);
   }
 
   // How many errors are left among the findings that aren't decided, and with what no finding is about.
   left(decided) {
-    const queue = this.sums(this.findings, this.chance, (_, at) => (decided(at) ? 0 : 1));
-    const rest = this.sums(this.background, this.below, (row) => row.count);
-    const both = {
-      n: queue.n + rest.n, errors: queue.errors + rest.errors, spread: queue.spread + rest.spread,
-      gradient: queue.gradient.map((value, at) => value + rest.gradient[at]), pairs: queue.pairs.map((value, at) => value + rest.pairs[at]),
-    };
-    return [this.interval(queue), this.interval(both)];
+    const findings = this.items.map((_, at) => (at < this.n && !decided(at) ? 1 : 0));
+    const all = this.items.map((item, at) => (at < this.n ? findings[at] : item.count));
+    return [this.estimate(findings), this.estimate(all)];
   }
 
-  sums(rows, chances, countOf) {
-    const found = { n: 0, errors: 0, spread: 0, gradient: new Array(this.precision.length).fill(0), pairs: new Array(this.nPairs).fill(0) };
-    rows.forEach((row, at) => {
-      const count = countOf(row, at), chance = chances[at], spread = count * chance * (1 - chance);
-      found.n += count;
-      found.errors += count * chance;
-      found.spread += spread;
-      if (row.settled || !spread) return;
-      for (let bump = 0; bump < this.nBumps; bump++) found.gradient[bump] += row.bumps[bump] * spread;
-      found.gradient[this.nBumps + row.check] += spread;
-      found.pairs[row.pair] += spread;
-    });
-    found.pairs[this.nPairs - 1] = 0;
-    return found;
-  }
-
-  interval({ n, errors, spread, gradient, pairs }) {
+  estimate(counts) {
+    const n = counts.reduce((sum, count) => sum + count, 0), errors = dot(counts, this.every);
     if (errors <= 0) return { n, errors: 0, low: 0, high: 0 };
-    const moved = times(this.covariance, gradient);
-    const variance = spread + dot(gradient, moved) + pairs.reduce((sum, value, at) => sum + value * value * this.ofPairs[at], 0);
-    const width = Math.sqrt(Math.log1p(variance / errors ** 2));
-    const [low, high] = [-SIDE, SIDE].map((side) => Math.min(errors * Math.exp((-width * width) / 2 + side * width), n));
-    return { n, errors, low, high };
+    const gradient = this.precision.map(() => 0), pairs = new Array(this.nPairs).fill(0);
+    let byItem = 0;
+    this.items.forEach(({ shared, check, pair }, at) => {
+      const spread = counts[at] * this.every[at] * (1 - this.every[at]);
+      if (!spread) return;
+      byItem += spread;
+      pairs[pair] += spread;
+      shared.forEach((value, place) => { gradient[place] += spread * value; });
+      gradient[shared.length + check] += spread;
+    });
+    for (let pair = 0; pair < this.nPairs - 1; pair++) byItem += pairs[pair] ** 2 / this.ofPairs[pair];
+    const turned = times(this.covariance, gradient), along = SIDE / Math.sqrt(Math.max(dot(gradient, turned), 1e-300));
+    const width = Math.sqrt(Math.log1p(byItem / errors ** 2));
+    const [low, high] = [-1, 1].map((side) => {
+      const moved = this.weights.map((weight, at) => weight + side * along * turned[at]);
+      const together = this.items.reduce((sum, item, at) => (counts[at] ? sum + counts[at] * chanceOf(item, moved, this.effects) : sum), -errors);
+      const alone = errors * Math.exp((-width * width) / 2 + side * SIDE * width) - errors;
+      return errors + side * Math.hypot(together, alone);
+    });
+    return { n, errors, low: Math.max(low, 0), high: Math.min(high, n) };
   }
+}
+
+function chanceOf({ odds, shared, check, pair }, weights, effects) {
+  let sum = odds + weights[shared.length + check] + effects[pair];
+  for (let at = 0; at < shared.length; at++) sum += shared[at] * weights[at];
+  return sigmoid(sum);
 }
 
 const diagonal = (values) => values.map((value, at) => Float64Array.from(values, (_, other) => (at === other ? value : 0)));
@@ -119,16 +116,16 @@ const dot = (one, other) => one.reduce((sum, value, at) => sum + value * other[a
 const times = (matrix, vector) => matrix.map((row) => dot([...row], vector));
 
 // Upper half of the Hessian, and the slope, with one more item.
-function addRow(hessian, slope, { bumps, check }, nBumps, weight, error) {
-  const own = nBumps + check;
-  for (let at = 0; at < nBumps; at++) {
-    const scaled = weight * bumps[at], row = hessian[at];
-    for (let other = at; other < nBumps; other++) row[other] += scaled * bumps[other];
+function addRow(hessian, slope, { shared, check }, weight, pull) {
+  const n = shared.length, own = n + check;
+  for (let at = 0; at < n; at++) {
+    const scaled = weight * shared[at], row = hessian[at];
+    for (let other = at; other < n; other++) row[other] += scaled * shared[other];
     row[own] += scaled;
-    slope[at] += error * bumps[at];
+    slope[at] += pull * shared[at];
   }
   hessian[own][own] += weight;
-  slope[own] += error;
+  slope[own] += pull;
 }
 
 function mirror(matrix) {
