@@ -84,7 +84,7 @@ def called(model: nn.Module, inputs: Inputs) -> Any:
             f"The model raises {said(error)}, with inputs {shapes} in "
             f"{'train' if model.training else 'eval'} mode.",
             where=line_of(error),
-            fix="See how far it comes with dataaudit model trace, or give other inputs: --input-shape, --loader.",
+            fix="See how far it comes: dataaudit model trace; or give other inputs: --input-shape, --loader.",
         ) from error
 
 

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
 
 from dataaudit.modelcheck.families import mod
-from dataaudit.modelcheck.findings import finding
 from dataaudit.modelcheck.loss_calls import LossCall
-from dataaudit.registry import Rule
+from dataaudit.modelcheck.loss_targets import CLOSE, found, is_whole, shape_of, sums_to_one, target_of_classes
 from dataaudit.types import Finding
 
 __all__ = ["judge"]
 
-IGNORED = 0.99
-CLOSE = 1e-3
 MIN_VALUES = 16
 SCALE = 20.0
 
@@ -33,50 +29,30 @@ def judge(call: LossCall, *, n_classes: int | None = None) -> list[Finding]:
         n_classes: how many classes there are, where that is known.
     """
     if call.name == "cross_entropy":
-        found = list(_cross_entropy(call, n_classes))
+        items = list(_cross_entropy(call, n_classes))
     elif call.name == "nll_loss":
-        found = list(_nll(call, n_classes))
+        items = list(_nll(call, n_classes))
     elif call.name in ("binary_cross_entropy", "binary_cross_entropy_with_logits"):
-        found = list(_binary(call))
+        items = list(_binary(call))
     elif call.name == "kl_div":
-        found = list(_divergence(call))
+        items = list(_divergence(call))
     elif call.name in _BOXES:
-        found = list(_boxes(call))
+        items = list(_boxes(call))
     else:
-        found = list(_elementwise(call))
-    found += list(_any_loss(call))
-    if not found and call.error is not None:
-        shapes = f"an input {_shape(call.input)} and a target {_shape(call.target)}"
+        items = list(_elementwise(call))
+    items += list(_any_loss(call))
+    if not items and call.error is not None:
+        shapes = f"an input {shape_of(call.input)} and a target {shape_of(call.target)}"
         what = f"{call.name} refuses {shapes}: {call.error}"
-        found.append(
-            _found(call, mod.CLASS_AXIS, "input", what, "Compare both shapes with its documentation.")
+        items.append(
+            found(call, mod.CLASS_AXIS, "input", what, "Compare both shapes with its documentation.")
         )
-    return found
-
-
-def _found(
-    call: LossCall, rule: Rule, part: str, what: str, advice: str, *, score: float = 0.0, **figures: Any
-) -> Finding:
-    evidence = {
-        "loss": call.name,
-        "input_shape": tuple(call.input.shape),
-        "input_dtype": str(call.input.dtype),
-        "target_shape": tuple(call.target.shape),
-        "target_dtype": str(call.target.dtype),
-        **figures,
-    }
-    return finding(
-        rule, f"{call.name} {part}", what, advice=advice, evidence=evidence, source=call.line, score=score
-    )
-
-
-def _shape(tensor: torch.Tensor) -> str:
-    return str(tuple(tensor.shape))
+    return items
 
 
 def _any_loss(call: LossCall) -> Iterator[Finding]:
     if call.target_grad and call.name not in _ELEMENTWISE:
-        yield _found(
+        yield found(
             call,
             mod.TARGET_RANGE,
             "target",
@@ -87,7 +63,7 @@ def _any_loss(call: LossCall) -> Iterator[Finding]:
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             if call.name in ("nll_loss", "kl_div") and not bool(tensor.isnan().any()):
                 continue  # the logarithm of a probability of 0
-            yield _found(
+            yield found(
                 call,
                 mod.TARGET_RANGE,
                 part,
@@ -101,7 +77,7 @@ def _any_loss(call: LossCall) -> Iterator[Finding]:
 def _cross_entropy(call: LossCall, n_classes: int | None) -> Iterator[Finding]:
     activation = _activation(call)
     if activation in ("softmax", "sigmoid"):
-        yield _found(
+        yield found(
             call,
             mod.SOFTMAX_BEFORE_LOSS,
             "input",
@@ -111,7 +87,7 @@ def _cross_entropy(call: LossCall, n_classes: int | None) -> Iterator[Finding]:
             activation=activation,
         )
     yield from _class_axis(call, n_classes)
-    yield from _indices_or_rows(call)
+    yield from target_of_classes(call)
 
 
 def _floor(classes: int) -> float:
@@ -126,13 +102,9 @@ def _activation(call: LossCall) -> str | None:
     values = call.input.float()
     if values.ndim < 2 or values.numel() < MIN_VALUES or values.shape[1] < 2:
         return None
-    if _sums_to_one(values, 1) and bool((values >= 0).all()):
+    if sums_to_one(values, 1) and bool((values >= 0).all()):
         return "softmax"
-    return "log_softmax" if _sums_to_one(values.exp(), 1) else None
-
-
-def _sums_to_one(values: torch.Tensor, dim: int) -> bool:
-    return bool(((values.sum(dim) - 1).abs() < CLOSE).all())
+    return "log_softmax" if sums_to_one(values.exp(), 1) else None
 
 
 def _class_axis(call: LossCall, n_classes: int | None) -> Iterator[Finding]:
@@ -142,12 +114,12 @@ def _class_axis(call: LossCall, n_classes: int | None) -> Iterator[Finding]:
     origin = call.origin
     softmax = origin.activation in ("softmax", "log_softmax") and not origin.moved
     if softmax and origin.dim not in (None, 1) and given.shape[1] > 1:
-        yield _found(
+        yield found(
             call,
             mod.CLASS_AXIS,
             "input",
             f"The {origin.activation} runs over dimension {origin.dim}, and {call.name} has the classes in "
-            f"dimension 1 of {_shape(given)}.",
+            f"dimension 1 of {shape_of(given)}.",
             f"{origin.activation}(dim=1), or move the classes to dimension 1.",
             dim=origin.dim,
         )
@@ -164,173 +136,41 @@ def _class_axis(call: LossCall, n_classes: int | None) -> Iterator[Finding]:
     )
     fits = tuple(target.shape) == wanted
     if fits and last:
-        yield _found(
+        yield found(
             call,
             mod.CLASS_AXIS,
             "input",
-            f"The input {_shape(given)} comes from a linear layer, whose classes are on the last axis; "
+            f"The input {shape_of(given)} comes from a linear layer, whose classes are on the last axis; "
             f"{call.name} reads dimension 1 as the classes.",
             "output.movedim(-1, 1) before the loss; reshape or view would mix the values.",
         )
     elif fits and n_classes and given.shape[1] != n_classes and n_classes in given.shape[2:]:
-        yield _found(
+        yield found(
             call,
             mod.CLASS_AXIS,
             "input",
-            f"The {n_classes} classes are not in dimension 1 of the input {_shape(given)}.",
+            f"The {n_classes} classes are not in dimension 1 of the input {shape_of(given)}.",
             "output.movedim(-1, 1) before the loss.",
             classes=n_classes,
         )
     elif not fits and target.ndim == given.ndim - 1 and tuple(target.shape) == tuple(given.shape[:-1]):
-        yield _found(
+        yield found(
             call,
             mod.CLASS_AXIS,
             "input",
-            f"The target {_shape(target)} fits the input {_shape(given)} with the classes on the last axis; "
+            f"The target {shape_of(target)} fits the input {shape_of(given)} with the classes on the last "
+            "axis; "
             f"{call.name} wants them in dimension 1.",
             "output.movedim(-1, 1) before the loss.",
         )
     elif not fits and target.ndim == given.ndim - 1 and target.shape[0] != given.shape[0]:
-        yield _found(
+        yield found(
             call,
             mod.CLASS_AXIS,
             "input",
-            f"The input {_shape(given)} has {given.shape[0]} samples and the target {_shape(target)} "
+            f"The input {shape_of(given)} has {given.shape[0]} samples and the target {shape_of(target)} "
             f"{target.shape[0]}.",
             "Keep the batch in dimension 0 of both; look for a view(-1, ...) that mixes it.",
-        )
-
-
-def _indices_or_rows(call: LossCall) -> Iterator[Finding]:
-    """The target of cross_entropy or nll_loss."""
-    given, target = call.input, call.target
-    if given.ndim < 2:
-        return
-    classes, rows = given.shape[1], target.shape == given.shape
-    whole = not target.is_floating_point() or _is_whole(target)
-    if classes == 1 and not rows:
-        yield _found(
-            call,
-            mod.EVERYTHING_IGNORED,
-            "input",
-            f"{call.name} over one class is 0 whatever the model says.",
-            "Use binary_cross_entropy_with_logits for one output, or two outputs.",
-        )
-    elif rows and (call.name == "nll_loss" or not target.is_floating_point()):
-        yield _found(
-            call,
-            mod.TARGET_ENCODING,
-            "target",
-            f"The target of {call.name} has the shape of the input, {_shape(target)}, as one-hot rows have; "
-            "class indices are expected.",
-            "target.argmax(1)" + (", or one-hot rows as float." if call.name == "cross_entropy" else "."),
-        )
-    elif rows:
-        yield from _probabilities(call)
-    elif target.ndim == given.ndim and target.shape[1] == 1:
-        yield _found(
-            call,
-            mod.TARGET_ENCODING,
-            "target",
-            f"The target {_shape(target)} has a dimension too many: class indices (n, ...) are expected.",
-            "target.squeeze(1)",
-        )
-    elif target.ndim == given.ndim:
-        yield _found(
-            call,
-            mod.TARGET_ENCODING,
-            "target",
-            f"The target {_shape(target)} looks like rows of {target.shape[1]} classes, and the input has "
-            f"{classes}.",
-            "target.argmax(1), or as many classes in both.",
-        )
-    elif target.dtype not in (torch.int64, torch.uint8):
-        kind = str(target.dtype).removeprefix("torch.")
-        yield _found(
-            call,
-            mod.TARGET_RANGE,
-            "target",
-            f"The target of {call.name} is of type {kind}, and class indices are int64."
-            + ("" if whole else " Its values aren't whole numbers, as of a regression."),
-            "target.long()" if whole else "Use mse_loss or smooth_l1_loss for a regression.",
-        )
-    else:
-        yield from _indices(call, classes)
-
-
-def _is_whole(target: torch.Tensor) -> bool:
-    return bool((target == target.round()).all())
-
-
-def _probabilities(call: LossCall) -> Iterator[Finding]:
-    target = call.target
-    ones = bool(((target == 0) | (target == 1)).all())
-    sums = target.sum(1)
-    if ones and bool((sums > 1).any()):
-        yield _found(
-            call,
-            mod.TARGET_ENCODING,
-            "target",
-            f"The target's rows hold up to {int(sums.max())} ones: a sample has several classes, and "
-            "cross_entropy makes them compete.",
-            "Use binary_cross_entropy_with_logits.",
-        )
-    elif bool((target < 0).any()) or not _sums_to_one(target, 1):
-        yield _found(
-            call,
-            mod.TARGET_RANGE,
-            "target",
-            f"The target's rows are no probabilities: they sum to {float(sums.min()):.3g} to "
-            f"{float(sums.max()):.3g}, the least value is {float(target.min()):.3g}.",
-            "Rows of class probabilities are 0 or more and sum to 1; a softmax of them, or indices.",
-        )
-
-
-def _indices(call: LossCall, classes: int) -> Iterator[Finding]:
-    target, ignore = call.target.long(), call.options.get("ignore_index", -100)
-    counted = target[target != ignore]
-    share = 1 - counted.numel() / max(target.numel(), 1)
-    if share >= IGNORED:
-        yield _found(
-            call,
-            mod.EVERYTHING_IGNORED,
-            "target",
-            f"{share:.0%} of the targets are ignore_index ({ignore}), and {call.name} leaves them out.",
-            "Check ignore_index against the class indices, and the mask of the labels.",
-            share=share,
-        )
-        return
-    low, high = int(counted.min()), int(counted.max())
-    if low < 0 or high >= classes:
-        hint = ""
-        advice = "Map the labels to 0 to classes - 1, or give the model as many outputs as there are classes."
-        if low >= 1 and high == classes:
-            hint, advice = " They seem to count from 1.", "Subtract 1: target - 1."
-        elif high == 255 or low == -1:
-            advice = (
-                f"If {255 if high == 255 else -1} means no label: ignore_index={255 if high == 255 else -1}."
-            )
-        yield _found(
-            call,
-            mod.TARGET_RANGE,
-            "target",
-            f"The targets reach from {low} to {high}, and the input {_shape(call.input)} has {classes} "
-            "classes "
-            f"(0 to {classes - 1}).{hint}",
-            advice,
-            lowest=low,
-            highest=high,
-            classes=classes,
-        )
-        return
-    weight = call.options.get("weight")
-    if isinstance(weight, torch.Tensor) and weight.numel() == classes and not bool(weight[counted].any()):
-        yield _found(
-            call,
-            mod.EVERYTHING_IGNORED,
-            "weight",
-            "The weight of every class in the batch is 0.",
-            "Check the order of the class weights.",
         )
 
 
@@ -339,8 +179,8 @@ def _nll(call: LossCall, n_classes: int | None) -> Iterator[Finding]:
     if values.ndim > 1 and call.origin.activation not in ("log_softmax",):
         positive = bool((values >= 0).all())
         sums = values.exp().sum(1)
-        if call.origin.activation in ("softmax", "sigmoid") or (positive and _sums_to_one(values, 1)):
-            yield _found(
+        if call.origin.activation in ("softmax", "sigmoid") or (positive and sums_to_one(values, 1)):
+            yield found(
                 call,
                 mod.LOGITS_INTO_PROBABILITY_LOSS,
                 "input",
@@ -348,7 +188,7 @@ def _nll(call: LossCall, n_classes: int | None) -> Iterator[Finding]:
                 "log_softmax in place of softmax, or cross_entropy on the output before it.",
             )
         elif not bool(((sums - 1).abs() < CLOSE * 10).all()):
-            yield _found(
+            yield found(
                 call,
                 mod.LOGITS_INTO_PROBABILITY_LOSS,
                 "input",
@@ -357,7 +197,7 @@ def _nll(call: LossCall, n_classes: int | None) -> Iterator[Finding]:
                 "Use cross_entropy, or log_softmax(dim=1) before it.",
             )
     yield from _class_axis(call, n_classes)
-    yield from _indices_or_rows(call)
+    yield from target_of_classes(call)
 
 
 def _binary(call: LossCall) -> Iterator[Finding]:
@@ -365,7 +205,7 @@ def _binary(call: LossCall) -> Iterator[Finding]:
     low, high = _span(given)
     if call.name == "binary_cross_entropy":
         if low < 0 or high > 1:
-            yield _found(
+            yield found(
                 call,
                 mod.LOGITS_INTO_PROBABILITY_LOSS,
                 "input",
@@ -373,7 +213,7 @@ def _binary(call: LossCall) -> Iterator[Finding]:
                 "Use binary_cross_entropy_with_logits, or sigmoid before it.",
             )
     elif activation in ("softmax", "sigmoid") or _looks_like_probabilities(call):
-        yield _found(
+        yield found(
             call,
             mod.SOFTMAX_BEFORE_LOSS,
             "input",
@@ -383,7 +223,7 @@ def _binary(call: LossCall) -> Iterator[Finding]:
             activation=activation,
         )
     if activation == "softmax" and given.ndim > 1 and given.shape[1] == 1:
-        yield _found(
+        yield found(
             call,
             mod.EVERYTHING_IGNORED,
             "input",
@@ -395,7 +235,7 @@ def _binary(call: LossCall) -> Iterator[Finding]:
         return
     bottom, top = _span(target)
     if bottom < 0 or top > 1:
-        yield _found(
+        yield found(
             call,
             mod.TARGET_RANGE,
             "target",
@@ -437,33 +277,33 @@ def _shapes(call: LossCall) -> Iterator[Finding]:
         given.ndim == target.ndim + 1
         and given.shape[0] == target.shape[0]
         and given.shape[-1] > 1
-        and (whole or (_is_whole(target) and float(target.max()) > 1))
+        and (whole or (is_whole(target) and float(target.max()) > 1))
     ):
-        yield _found(
+        yield found(
             call,
             mod.TARGET_ENCODING,
             "target",
-            f"{call.name} compares element by element, and is given class indices {_shape(target)} for an "
-            f"input {_shape(given)}.",
+            f"{call.name} compares element by element, and is given class indices {shape_of(target)} for an "
+            f"input {shape_of(given)}.",
             "one_hot(target, classes).float(), or cross_entropy for one class a sample.",
         )
         return
     try:
         out = np.broadcast_shapes(tuple(given.shape), tuple(target.shape))
     except ValueError:
-        yield _found(
+        yield found(
             call,
             mod.SILENT_BROADCAST,
             "input",
-            f"The input {_shape(given)} and the target {_shape(target)} of {call.name} don't fit.",
+            f"The input {shape_of(given)} and the target {shape_of(target)} of {call.name} don't fit.",
             "Give both the same shape.",
         )
         return
-    yield _found(
+    yield found(
         call,
         mod.SILENT_BROADCAST,
         "input",
-        f"The input {_shape(given)} and the target {_shape(target)} of {call.name} are broadcast to "
+        f"The input {shape_of(given)} and the target {shape_of(target)} of {call.name} are broadcast to "
         f"{tuple(out)}: predictions are compared with the targets of other samples.",
         "prediction.squeeze(1) or target.unsqueeze(1), so that both shapes are equal.",
         broadcast=tuple(out),
@@ -480,7 +320,7 @@ def _elementwise(call: LossCall) -> Iterator[Finding]:
     if call.origin.activation in ("sigmoid", "softmax") and call.origin.exact and top > 1 + CLOSE:
         boxes = given.shape[-1] == 4
         rule = mod.BOX_UNITS if boxes and top > 2 else mod.TARGET_RANGE
-        yield _found(
+        yield found(
             call,
             rule,
             "target",
@@ -500,10 +340,10 @@ def _divergence(call: LossCall) -> Iterator[Finding]:
     logarithm = call.origin.activation in ("log_softmax", "log_sigmoid")
     if (
         not logarithm
-        and not _sums_to_one(values.exp(), dim)
+        and not sums_to_one(values.exp(), dim)
         and not bool((values.exp().sum(1) - 1 < CLOSE).all())
     ):
-        yield _found(
+        yield found(
             call,
             mod.LOGITS_INTO_PROBABILITY_LOSS,
             "input",
@@ -511,7 +351,7 @@ def _divergence(call: LossCall) -> Iterator[Finding]:
             "log_softmax before it.",
         )
     elif call.origin.activation in ("softmax", "sigmoid"):
-        yield _found(
+        yield found(
             call,
             mod.LOGITS_INTO_PROBABILITY_LOSS,
             "input",
@@ -520,7 +360,7 @@ def _divergence(call: LossCall) -> Iterator[Finding]:
         )
     logs = bool(call.options.get("log_target", False))
     if logs and bool((target > CLOSE).any()):
-        yield _found(
+        yield found(
             call,
             mod.LOGITS_INTO_PROBABILITY_LOSS,
             "target",
@@ -528,7 +368,7 @@ def _divergence(call: LossCall) -> Iterator[Finding]:
             "log_target=False, or log_softmax of the target.",
         )
     elif not logs and bool((target < 0).any()):
-        yield _found(
+        yield found(
             call,
             mod.LOGITS_INTO_PROBABILITY_LOSS,
             "target",
@@ -544,7 +384,7 @@ def _boxes(call: LossCall) -> Iterator[Finding]:
         return
     turned = int((target[:, 2:] < target[:, :2]).any(1).sum())
     if turned:
-        yield _found(
+        yield found(
             call,
             mod.BOX_FORMAT,
             "target",
@@ -555,7 +395,7 @@ def _boxes(call: LossCall) -> Iterator[Finding]:
     tops = float(given.abs().max()), float(target.abs().max())
     bounded = call.origin.activation in ("sigmoid", "softmax") or tops[0] <= 1
     if (bounded and tops[1] > 2) or (tops[1] <= 1 + CLOSE and tops[0] > SCALE):
-        yield _found(
+        yield found(
             call,
             mod.BOX_UNITS,
             "target",
@@ -565,7 +405,7 @@ def _boxes(call: LossCall) -> Iterator[Finding]:
             tops=tops,
         )
     elif not turned and bool((given[:, 2:] < given[:, :2]).any(1).all()):
-        yield _found(
+        yield found(
             call,
             mod.BOX_FORMAT,
             "input",
