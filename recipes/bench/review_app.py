@@ -149,7 +149,10 @@ def reviewed(browser: webdriver.Chrome, photos: Path, keys: int = 0) -> tuple[fl
             browser.execute_script(WATCH)
         for n in range(keys):
             time.sleep(PAUSE)
-            ActionChains(browser, duration=0).send_keys("ak"[n % 2]).perform()
+            accepts = n % 2 and shows(
+                browser, "return document.querySelector('.da-key-a').matches(':enabled')"
+            )
+            ActionChains(browser, duration=0).send_keys("a" if accepts else "k").perform()
             until(lambda n=n: browser.execute_script("return keyTimes.length") > n, "the next finding")
         return seconds, browser.execute_script("return keyTimes") if keys else []
 
