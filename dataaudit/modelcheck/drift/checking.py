@@ -15,7 +15,7 @@ from dataaudit.modelcheck.drift import comparisons
 from dataaudit.modelcheck.drift.comparisons import Candidate, Compared
 from dataaudit.modelcheck.drift.pairing import Pairing, pair
 from dataaudit.modelcheck.drift.sides import Side, read_side
-from dataaudit.modelcheck.drift.timeline import over_time
+from dataaudit.modelcheck.drift.timeline import one_a_moment, over_time
 from dataaudit.modelcheck.families import drf
 from dataaudit.modelcheck.findings import finding
 from dataaudit.modelcheck.reporting import ModelReport, Table
@@ -55,15 +55,14 @@ class Checked:
     skipped: Mapping[str, str]
     level: float
 
+    def _surely(self, result: Compared) -> list[Candidate]:
+        found = [candidate for candidate in result.candidates if candidate.p_value <= self.level]
+        return one_a_moment(found) if result.rule is drf.CHANGE_IN_TIME else found
+
     @property
     def drifted(self) -> tuple[tuple[Rule, Candidate], ...]:
         """What differs by more than chance, the surest and largest first."""
-        found = [
-            (result.rule, candidate)
-            for result in self.results
-            for candidate in result.candidates
-            if candidate.p_value <= self.level
-        ]
+        found = [(result.rule, candidate) for result in self.results for candidate in self._surely(result)]
         return tuple(sorted(found, key=lambda each: (each[1].p_value, -each[1].effect)))
 
 

@@ -15,15 +15,14 @@ import pandas as pd
 
 from dataaudit.errors import Unavailable
 from dataaudit.modelcheck.drift.pairing import Pairing
-from dataaudit.modelcheck.drift.properties import ASPECTS, CATEGORIES, MEASURES, Measure
+from dataaudit.modelcheck.drift.properties import ASPECTS, CATEGORIES, MEASURES, number
 from dataaudit.modelcheck.drift.statistics import (
     Design,
-    anderson_darling,
     classifier_scores,
     classifier_test,
+    distances,
     frequencies,
     p_values,
-    upper_tail,
 )
 from dataaudit.modelcheck.families import drf
 from dataaudit.registry import Rule
@@ -45,6 +44,7 @@ Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
 _FEWEST_CALIBRATED = 8
 _MOST_FITTED = 5000
 _NEAREST = 3
+_TAIL = 0.75
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,17 +84,19 @@ class Compared:
 def properties(both: Pairing) -> Compared:
     """Light, contrast, colour, sharpness, size, shape, compression, file format and colour mode."""
     measured = both.measures()
-    statistics = [anderson_darling(measured, both.dealt)]
+    statistics = [*distances(measured, both.dealt)]
     for name in CATEGORIES:
         texts = both.of_both(both.reference.images[name], both.production.images[name])
         statistics.append(frequencies(_one_hot(texts)[0], both.dealt)[None])
     together, each = p_values(np.concatenate(statistics))
+    k = len(MEASURES)
+    each = np.concatenate([np.minimum(each[:k], each[k : 2 * k]), each[2 * k :]])
     names = [*MEASURES, *CATEGORIES]
     found = []
     for aspect in ASPECTS:
         mine = [at for at, name in enumerate(MEASURES) if MEASURES[name].aspect == aspect]
-        # Of equal p-values, which are common, the larger difference is the one to name
-        best = min(mine, key=lambda at: (each[at], -_difference(both, names[at])[0]))
+        # Of equal p-values, which are common, the clearly larger difference is the one to name
+        best = min(mine, key=lambda at: (each[at], -round(10 * _difference(both, names[at])[0])))
         found.append(_property(both, names[best], float(each[best])))
     for at, name in enumerate(CATEGORIES, start=len(MEASURES)):
         found.append(_category(both, name, float(each[at])))
@@ -158,7 +160,7 @@ def outliers(both: Pairing) -> Compared:
     scores = _distances(both.components, both.components[known])
     rest = calibrated | side
     smaller = _redealt(both.dealt, rest)
-    together, _ = p_values(upper_tail(scores[rest, None], smaller))
+    together, _ = p_values(np.concatenate(distances(scores[rest, None], smaller, tail_from=_TAIL)))
     limit = float(np.quantile(scores[calibrated], 0.95, method="higher"))
     beyond = side & (scores > limit)
     n_production = int(side.sum())
@@ -213,11 +215,11 @@ def predictions(both: Pairing) -> Compared:
     values = both.of_both(reference["confidence"], production["confidence"]).astype(np.float64)[:, None]
     shares = found.candidates[0]
     statistic = frequencies(both.of_both(*_aligned(first, second)), both.dealt)[None]
-    together, each = p_values(np.concatenate([statistic, anderson_darling(values, both.dealt)]))
+    together, each = p_values(np.concatenate([statistic, *distances(values, both.dealt)]))
     before, after = float(reference["confidence"].mean()), float(production["confidence"].mean())
     confident = Candidate(
         item="confidence",
-        p_value=float(each[1]),
+        p_value=float(each[1:].min()),
         effect=min(abs(after - before), 1.0),
         effect_words=f"mean {after:.2f} against {before:.2f}",
         message=f"Predictions are {'less' if after < before else 'more'} confident in production: "
@@ -279,7 +281,7 @@ def _property(both: Pairing, name: str, p_value: float) -> Candidate:
     word = measure.higher if sign > 0 else measure.lower
     message = (
         f"Production is {measure.more if sign > 0 else measure.less}: mean {measure.words} "
-        f"{_number(after, measure)} against {_number(before, measure)}"
+        f"{number(after, measure)} against {number(before, measure)}"
         f"{'' if beyond == 0 else f'; {percent(beyond)} of the images are {word} than {limit_words}'}."
     )
     evidence = {
@@ -295,7 +297,7 @@ def _property(both: Pairing, name: str, p_value: float) -> Candidate:
         item=measure.aspect,
         p_value=p_value,
         effect=effect,
-        effect_words=f"{_number(before, measure)} to {_number(after, measure)}",
+        effect_words=f"{number(before, measure)} to {number(after, measure)}",
         message=message,
         advice=_ADVICE[measure.aspect],
         evidence=evidence,
@@ -365,10 +367,6 @@ def _beyond(first: Floats, second: Floats, sign: int) -> tuple[float, str]:
     if outside >= nearly / 2:
         return outside, "any of the reference"
     return nearly, "99% of the reference"
-
-
-def _number(value: float, measure: Measure) -> str:
-    return f"{value:,.0f}{measure.unit}" if abs(value) >= 100 else f"{value:.2f}{measure.unit}"
 
 
 def _shares(

@@ -33,7 +33,7 @@ def pictures_of(checked: Checked) -> list[Picture]:
     both = checked.both
     found: list[Picture] = []
     named = [each.evidence for _, each in checked.drifted if "property" in each.evidence]
-    names = [str(evidence["property"]) for evidence in named if "timeline" not in evidence]
+    names = [str(evidence["property"]) for evidence in named if "between" not in evidence]
     if names:
         found.append(
             Picture(
@@ -42,9 +42,7 @@ def pictures_of(checked: Checked) -> list[Picture]:
                 note="Share of the images by value; blue is the reference, orange production.",
             )
         )
-    over_time = [
-        evidence for evidence in named if "timeline" in evidence and evidence["property"] in MEASURES
-    ]
+    over_time = [evidence for evidence in named if "between" in evidence and evidence["property"] in MEASURES]
     if over_time:
         found.append(
             Picture(

@@ -14,7 +14,7 @@ import numpy as np
 
 from dataaudit.modelcheck.drift.statistics import p_values
 
-__all__ = ["Ramp", "Step", "block_length", "interval", "ramp", "scan", "step"]
+__all__ = ["Ramp", "Step", "block_length", "interval", "ramp", "scan", "step", "two_steps"]
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -84,14 +84,14 @@ def scan(values: Floats, *, n_permutations: int = 999, seed: int = 0) -> tuple[f
         return 1.0, np.ones(k)
     length = max(block_length(values[:, column]) for column in range(k))
     rng = np.random.default_rng(seed)
-    starts = np.arange(0, n, length)
+    whole = n // length * length
     found = np.empty((k, n_permutations + 1))
     found[:, 0] = _statistic(values)
     for number in range(1, n_permutations + 1):
         # The cut between blocks moves too, or the last and shorter one would stand out
         order = np.roll(np.arange(n), int(rng.integers(n)))
-        parts = [order[start : start + length] for start in starts[rng.permutation(len(starts))]]
-        found[:, number] = _statistic(values[np.concatenate(parts)])
+        blocks = order[:whole].reshape(-1, length)[rng.permutation(whole // length)].ravel()
+        found[:, number] = _statistic(values[np.concatenate([blocks, order[whole:]])])
     together, each = p_values(found)
     return together, np.asarray(each, dtype=np.float64)
 
@@ -179,6 +179,22 @@ def ramp(values: Floats, counts: Floats, times: Floats) -> Ramp:
         after=float(np.clip(before[best] + slope[best], 0, 1)),
         log_likelihood=float(likelihood[best]),
     )
+
+
+def two_steps(values: Floats, counts: Floats) -> float:
+    """Log-likelihood of the likeliest two sudden changes; see `ramp` for the arguments."""
+    ones = np.concatenate([[0.0], (values * counts).cumsum()])
+    size = np.concatenate([[0.0], counts.cumsum()])
+    grid = np.unique(np.linspace(0, len(values), 2 * _GRID).astype(int))[1:-1]
+    if len(grid) < 2:
+        return -np.inf
+    i, j = (grid[each] for each in np.triu_indices(len(grid), 1))
+    parts = (
+        (ones[i], size[i]),
+        (ones[j] - ones[i], size[j] - size[i]),
+        (ones[-1] - ones[j], size[-1] - size[j]),
+    )
+    return float(np.sum([_entropy(*part) for part in parts], axis=0).max())
 
 
 def _least(n: int) -> int:

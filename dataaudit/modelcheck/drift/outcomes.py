@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pandas as pd
 
 from dataaudit.errors import InputError
 from dataaudit.modelcheck.drift.drawing import outcome_plot
-from dataaudit.modelcheck.drift.moments import Ramp, Step, block_length, interval, ramp, scan, step
+from dataaudit.modelcheck.drift.moments import Ramp, Step, block_length, interval, ramp, scan, step, two_steps
 from dataaudit.modelcheck.drift.times import said, to_numbers
 from dataaudit.modelcheck.families import drf
 from dataaudit.modelcheck.findings import finding
@@ -177,7 +178,19 @@ def changes(
         found.append(change)
         if not change.gradual:
             waiting += [(start, start + at), (start + at, end)]
-    return sorted(found, key=lambda change: change.at)
+    return _between(sorted(found, key=lambda change: change.at), right, moments)
+
+
+def _between(found: list[Change], right: np.ndarray[Any, Any], moments: np.ndarray[Any, Any]) -> list[Change]:
+    """The changes with the accuracy since the one before and until the next, where several are sudden."""
+    if len(found) < 2:
+        return found
+    edges = [-np.inf, *(change.at for change in found), np.inf]
+    means = [float(right[(moments >= start) & (moments < end)].mean()) for start, end in pairwise(edges)]
+    return [
+        change if change.gradual else replace(change, before=means[at], after=means[at + 1])
+        for at, change in enumerate(found)
+    ]
 
 
 def _one(
@@ -193,8 +206,10 @@ def _one(
     slow = ramp(shares, counts, times)
     # Neighbours that depend on each other make every likelihood look surer than it is
     dispersion = _dispersion(right, sudden)
-    gain = (slow.log_likelihood - sudden.log_likelihood) / dispersion
-    if gain > np.log(len(right)) / 2:
+    # A line has one number more than a step, and two steps have one more than a line
+    each = dispersion * np.log(len(right)) / 2
+    steps = max(sudden.log_likelihood, two_steps(shares, counts) - 2 * each)
+    if slow.log_likelihood - each > steps:
         return _gradual(slow, p_value), 0
     first, last = interval(right, dispersion)
     return Change(

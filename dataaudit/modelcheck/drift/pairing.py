@@ -149,16 +149,19 @@ def pair(
         )
     n_reference, n = len(reference), len(reference) + len(production)
     side = np.arange(n) >= n_reference
+    digests = np.concatenate([each.images["digest"] for each in (reference, production)]).astype(str)
     components, pictures = _pictures(reference, production)
+    pictures = _numbered(pictures, digests)
     shared = _shared(pictures, side)
-    rows = _one_a_side(pictures, side, reference, production)
+    rows = _one_a_side(pictures, side, digests)
     own_of_reference = ~side[rows] & ~shared[rows]
     n_different, n_shared = len(rows), int((shared & side).sum())
     if shared.any() and not own_of_reference.any():
         rows = rows[~(side[rows] & shared[rows])]
         shared = np.zeros_like(shared)
     blocks = pictures[rows] if groups is None else _named(groups, reference, production)[rows]
-    blocks = np.where(shared[rows], pictures[rows], blocks + int(pictures.max(initial=0)) + 1)
+    blocks = np.where(shared[rows], pictures[rows], blocks + n)
+    blocks = pd.factorize(blocks)[0].astype(np.int64)
     return Pairing(
         reference=reference,
         production=production,
@@ -167,7 +170,7 @@ def pair(
         components=components[rows],
         groups=pictures[rows],
         all_components=components,
-        all_pictures=np.unique(pictures, return_inverse=True)[1].astype(np.int64),
+        all_pictures=pictures,
         n_shared=n_shared,
         n_repeats=n - n_different,
     )
@@ -217,12 +220,18 @@ def _shared(pictures: Ints, side: Bools) -> Bools:
     return np.asarray((n_production[picture] > 0) & (n_production[picture] < size[picture]))
 
 
-def _one_a_side(pictures: Ints, side: Bools, reference: Side, production: Side) -> Ints:
-    """Positions of one image for each picture and side, whatever order the images come in."""
-    digests = np.concatenate([reference.images["digest"], production.images["digest"]]).astype(str)
+def _numbered(pictures: Ints, digests: np.ndarray[Any, Any]) -> Ints:
+    """The pictures numbered by content, so that nothing depends on the names or the order of files."""
+    order = np.argsort(digests, kind="stable")
+    numbers = np.empty(len(pictures), dtype=np.int64)
+    numbers[order] = pd.factorize(pictures[order])[0]
+    return numbers
+
+
+def _one_a_side(pictures: Ints, side: Bools, digests: np.ndarray[Any, Any]) -> Ints:
+    """Positions of one image for each picture and side, in an order that follows from their contents."""
     order = np.lexsort((digests, side, pictures))
     first = np.r_[True, (pictures[order][1:] != pictures[order][:-1]) | (side[order][1:] != side[order][:-1])]
-    # By content, so that the permutations don't depend on the names of files
     kept = order[first[: len(order)]]
     return np.asarray(kept[np.lexsort((digests[kept], side[kept]))], dtype=np.int64)
 

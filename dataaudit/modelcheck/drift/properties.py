@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-__all__ = ["ASPECTS", "CATEGORIES", "MEASURES", "Measure", "described"]
+__all__ = ["ASPECTS", "CATEGORIES", "MEASURES", "Measure", "described", "number"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +153,18 @@ def described(filepaths: pd.Series[str], properties: pd.DataFrame) -> pd.DataFra
     for name in CATEGORIES:
         found[name] = properties[name].astype(str)
     return found
+
+
+def number(value: float, measure: Measure) -> str:
+    """A value of a measure as it stands in a sentence.
+
+    >>> number(0.02817, MEASURES["sharpness"]), number(0.4, MEASURES["brightness"])
+    ('0.028', '0.40')
+    >>> number(1234.6, MEASURES["side"])
+    '1,235 pixels'
+    """
+    digits = 0 if abs(value) >= 100 else 2 if abs(value) >= 0.1 or value == 0 else 3
+    return f"{value:,.{digits}f}{measure.unit}"
 
 
 def _bits(path: Any) -> int:

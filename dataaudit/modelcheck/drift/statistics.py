@@ -16,15 +16,14 @@ from dataaudit.errors import InputError
 
 __all__ = [
     "Design",
-    "anderson_darling",
     "area_under_curve",
     "classifier_scores",
     "classifier_test",
     "design",
+    "distances",
     "frequencies",
     "holm",
     "p_values",
-    "upper_tail",
 ]
 
 Floats = np.ndarray[Any, np.dtype[np.floating[Any]]]
@@ -34,6 +33,7 @@ Bools = np.ndarray[Any, np.dtype[np.bool_]]
 _LEVELS = 99
 _COLUMNS_AT_A_TIME = 125
 _FOLDS = 5
+_RARE = 0.98
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,43 +98,38 @@ def design(
     return Design(labelings=labelings, weights=weights.astype(np.float32), blocks=block.astype(np.int64))
 
 
-def anderson_darling(values: Floats, dealt: Design) -> Floats:
+def distances(values: Floats, dealt: Design, *, tail_from: float = 0.0) -> tuple[Floats, Floats]:
     """How far the distributions of each column on the two sides are apart; a difference in the tails counts
     as much as one in the middle.
 
     Args:
         values: (n, k), one column a property.
         dealt: the sides.
+        tail_from: level of the joint distribution from which on it counts how many more high values
+            production has; 0 for a difference at any level in either direction.
 
     Returns:
-        (k, b) float64: mean, over the levels of the joint distribution, of the squared difference of the two
-        distribution functions over H (1 - H), times the effective number of images; about 1 without drift.
+        Two arrays (k, b) float64, the mean and the largest, over the levels H of the joint distribution, of
+        the squared difference of the distribution functions over H (1 - H), times the effective number of
+        images. The mean answers to a shift of all values, the largest to a part that lies elsewhere.
 
-    Reference: Pettitt, "A two-sample Anderson-Darling rank statistic", Biometrika 1976; here at 99 levels at
-    most and divided by n - 1.
+    Reference: Pettitt, "A two-sample Anderson-Darling rank statistic", Biometrika 1976, for the mean; here at
+    99 levels at most and divided by n - 1. Donoho and Jin, "Higher criticism for detecting sparse
+    heterogeneous mixtures", Annals of Statistics 2004, for the largest.
     """
-    indicators, owner, level = _indicators(values, dealt.weights)
-    gap, scale = _gaps(indicators, dealt)
-    squares = gap**2 / (level * (1 - level))[:, None]
-    return _mean_by_owner(squares, owner, values.shape[1]) * scale
-
-
-def upper_tail(values: Floats, dealt: Design, *, begins_at: float = 0.75) -> Floats:
-    """How many more high values production has: the Anderson-Darling distance of the upper tail alone.
-
-    Args:
-        values: (n, k).
-        dealt: the sides.
-        begins_at: level of the joint distribution at which the tail begins.
-
-    Returns:
-        (k, b) float64, 0 where production has no more of them at any level.
-    """
-    indicators, owner, level = _indicators(values, dealt.weights)
-    kept = level >= begins_at
-    gap, scale = _gaps(indicators[:, kept], dealt)
-    squares = np.maximum(-gap, 0) ** 2 / (level[kept] * (1 - level[kept]))[:, None]
-    return _mean_by_owner(squares, owner[kept], values.shape[1]) * scale
+    k, b = values.shape[1], dealt.labelings.shape[1]
+    mean, largest = np.zeros((k, b)), np.zeros((k, b))
+    for column in range(k):
+        indicators, level = _indicators(values[:, column], dealt.weights)
+        kept = level >= tail_from
+        if not kept.any():
+            continue
+        gap, size = _gaps(indicators[:, kept], dealt)
+        if tail_from:
+            gap = np.minimum(gap, 0.0)
+        squares = gap**2 / (level[kept] * (1 - level[kept]))[:, None]
+        mean[column], largest[column] = squares.mean(0) * size, squares.max(0) * size
+    return mean, largest
 
 
 def frequencies(counts: Floats, dealt: Design) -> Floats:
@@ -231,9 +226,9 @@ def area_under_curve(scores: Floats, labels: Floats) -> Floats:
 def p_values(statistics: Floats) -> tuple[float, Floats]:
     """P-values of several statistics of the same images, corrected for how many they are.
 
-    Each is divided by its mean over the permutations, and the largest is compared with the largest of each
-    permutation; then, step by step, the largest of those that are left. Statistics that say the same cost
-    nothing together.
+    Each is divided by what it rarely exceeds in the permutations, and the largest is compared with the
+    largest of each permutation; then, step by step, the largest of those that are left. Statistics that say
+    the same cost nothing together.
 
     Args:
         statistics: (k, b) at least 0, larger where there is more drift; column 0 is as observed.
@@ -249,9 +244,10 @@ def p_values(statistics: Floats) -> tuple[float, Floats]:
     k, b = statistics.shape
     if not k:
         return 1.0, np.ones(0)
-    mean = statistics.mean(1, keepdims=True)
-    scaled = statistics / np.maximum(mean, 1e-300)
-    scaled = np.where(mean > 0, scaled, 0.0)
+    rare = np.quantile(statistics, _RARE, axis=1, keepdims=True)
+    # One that is 0 in nearly every permutation, as of a file format that a single image has
+    rare = np.where(rare > 0, rare, statistics.max(1, keepdims=True))
+    scaled = np.where(rare > 0, statistics / np.maximum(rare, 1e-300), 0.0)
     order = np.argsort(-scaled[:, 0], kind="stable")
     largest = np.maximum.accumulate(scaled[order[::-1]], axis=0)[::-1]
     # Sums of the same numbers in another order differ in the last digits
@@ -283,31 +279,18 @@ def holm(values: Floats) -> Floats:
     return corrected
 
 
-def _indicators(values: Floats, weights: Floats) -> tuple[Floats, Ints, Floats]:
-    """Which values are at most each of some quantiles.
-
-    Returns:
-        (n, m) float32 indicators, (m,) column of `values` that each is of, and (m,) level in (0, 1).
-    """
-    n, k = values.shape
+def _indicators(values: Floats, weights: Floats) -> tuple[Floats, Floats]:
+    """Which values are at most each of some quantiles: (n, m) float32, and (m,) their levels in (0, 1)."""
+    n = len(values)
     n_levels = min(_LEVELS, max(n - 1, 1))
+    order = np.argsort(values, kind="stable")
+    below = weights[order].cumsum(dtype=np.float64) / float(weights.sum())
     wanted = np.arange(1, n_levels + 1) / (n_levels + 1)
-    total = float(weights.sum())
-    columns, owners, levels = [], [], []
-    for column in range(k):
-        order = np.argsort(values[:, column], kind="stable")
-        below = weights[order].cumsum(dtype=np.float64) / total
-        at = np.minimum(np.searchsorted(below, wanted - 1e-9), n - 1)
-        thresholds = values[order[at], column]
-        indicators = values[:, column, None] <= thresholds
-        level = weights.astype(np.float64) @ indicators / total
-        kept = level < 1 - 1e-9
-        columns.append(indicators[:, kept].astype(np.float32))
-        levels.append(level[kept])
-        owners.append(np.full(int(kept.sum()), column, dtype=np.int64))
-    if not columns:
-        return np.zeros((n, 0), dtype=np.float32), np.zeros(0, dtype=np.int64), np.zeros(0)
-    return np.concatenate(columns, axis=1), np.concatenate(owners), np.concatenate(levels)
+    thresholds = values[order[np.minimum(np.searchsorted(below, wanted - 1e-9), n - 1)]]
+    indicators = values[:, None] <= thresholds
+    level = weights.astype(np.float64) @ indicators / float(weights.sum())
+    kept = level < 1 - 1e-6
+    return indicators[:, kept].astype(np.float32), level[kept]
 
 
 def _gaps(indicators: Floats, dealt: Design) -> tuple[Floats, Floats]:
@@ -321,15 +304,6 @@ def _gaps(indicators: Floats, dealt: Design) -> tuple[Floats, Floats]:
         other, 1e-12
     )
     return gap.astype(np.float64), (size * other / everything).astype(np.float64)
-
-
-def _mean_by_owner(values: Floats, owner: Ints, k: int) -> Floats:
-    found = np.zeros((k, values.shape[1]))
-    for column in range(k):
-        mine = values[owner == column]
-        if len(mine):
-            found[column] = mine.mean(0)
-    return found
 
 
 def _folds(blocks: Ints, groups: Ints) -> Ints:

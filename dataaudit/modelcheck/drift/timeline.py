@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,12 +12,12 @@ from dataaudit.errors import Unavailable
 from dataaudit.modelcheck.drift.comparisons import Candidate, Compared
 from dataaudit.modelcheck.drift.moments import scan, step
 from dataaudit.modelcheck.drift.pairing import Pairing
-from dataaudit.modelcheck.drift.properties import ASPECTS, MEASURES
+from dataaudit.modelcheck.drift.properties import ASPECTS, MEASURES, number
 from dataaudit.modelcheck.drift.statistics import classifier_scores
 from dataaudit.modelcheck.drift.times import said, to_numbers
 from dataaudit.modelcheck.families import drf
 
-__all__ = ["over_time"]
+__all__ = ["one_a_moment", "over_time"]
 
 _FEWEST = 20
 
@@ -51,6 +53,29 @@ def over_time(both: Pairing) -> Compared:
         found.append(_candidate(both, rows, numbers, content, "content", float(each[-1])))
     found.sort(key=lambda candidate: (candidate.p_value, -candidate.effect))
     return Compared(rule=drf.CHANGE_IN_TIME, p_value=together, candidates=found)
+
+
+def one_a_moment(found: Sequence[Candidate]) -> list[Candidate]:
+    """Of candidates whose intervals overlap the first, which says what else changed then."""
+    kept: list[tuple[Candidate, list[str]]] = []
+    for candidate in found:
+        first, last = candidate.evidence["between"]
+        for other, also in kept:
+            begin, end = other.evidence["between"]
+            if first <= end and begin <= last:
+                also.append(_words(candidate))
+                break
+        else:
+            kept.append((candidate, []))
+    return [
+        replace(candidate, message=f"{candidate.message} So did: {', '.join(also)}.") if also else candidate
+        for candidate, also in kept
+    ]
+
+
+def _words(candidate: Candidate) -> str:
+    measure = MEASURES.get(str(candidate.evidence["property"]))
+    return "how much it looks like the reference" if measure is None else measure.words
 
 
 def _content(both: Pairing, rows: Any) -> np.ndarray[Any, np.dtype[np.float64]] | None:
@@ -89,7 +114,7 @@ def _candidate(
         figures = ""
     else:
         what = f"Production became {measure.more if after > before else measure.less}"
-        figures = f": mean {measure.words} {after:.2f}{measure.unit} after, {before:.2f} before"
+        figures = f": mean {measure.words} {number(after, measure)} after, {number(before, measure)} before"
     sign = 1 if after > before else -1
     scores = np.full(len(both.production), -np.inf)
     scores[rows[found.at :]] = sign * values[found.at :]
@@ -108,7 +133,7 @@ def _candidate(
             "last": last,
             "before": before,
             "after": after,
-            "timeline": True,
+            "between": [int(found.first), int(found.last)],
         },
         examples=both.examples(scores, shown),
     )
