@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 
@@ -23,7 +24,9 @@ def bar(
         return
     from tqdm import tqdm  # type: ignore[import-untyped]
 
-    interval = 0.1 if sys.stderr.isatty() else 30.0
+    # Another program, such as the App's panel, may want to know more often than a log
+    written = float(os.environ.get("DATAAUDIT_PROGRESS_SECONDS", 30))
+    interval = 0.1 if sys.stderr.isatty() else written
     with tqdm(
         desc=description, unit=f" {unit}", mininterval=interval, dynamic_ncols=True, delay=0.5
     ) as shown_bar:

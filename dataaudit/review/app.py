@@ -97,6 +97,8 @@ def serve(
         _say(f"Review of {order.dataset} by {order.reviewer}: {url}")
         if browser and not remote:
             webbrowser.open(url)
+        if remote:
+            _say("Whoever reaches this machine over the network can open it and decide.")
         _say(f"Each verdict is written at once to {file}. Ctrl-C ends the review.")
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
