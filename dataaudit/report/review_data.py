@@ -159,12 +159,22 @@ class _Images:
         self.numbers: dict[str, int] = {}
         self.of: list[dict[str, Any]] = []
 
-    def number(self, sample: str, filepath: str | None, digest: str | None, names: Sequence[str]) -> int:
+    def number(
+        self,
+        sample: str,
+        filepath: str | None,
+        digest: str | None,
+        names: Sequence[str],
+        *,
+        own: bool = False,
+    ) -> int:
+        """Number of an image; `own` says that a finding is about it, so that its file is pointed to."""
         if sample not in self.numbers:
             self.numbers[sample] = len(self.of)
-            self.of.append({"id": sample, "file": filepath, "digest": digest, "names": []})
+            self.of.append({"id": sample, "file": filepath, "digest": digest, "names": (), "own": False})
         number = self.numbers[sample]
-        self.of[number]["names"] = self.of[number]["names"] or list(names)
+        self.of[number]["names"] = self.of[number]["names"] or names
+        self.of[number]["own"] |= own
         return number
 
     def other(self, entry: Entry) -> tuple[str, str | None, str | None, list[str]] | None:
@@ -185,7 +195,7 @@ class _Images:
             if one["names"]:
                 row["labels"] = one["names"]
             if one["file"] is not None:
-                row["url"] = _url_of(one["file"], self.folder)
+                row["url"] = _url_of(one["file"], self.folder) if one["own"] else None
                 row["thumb"] = self.pictures.of_image.get((one["file"], one["digest"]))
             boxes = self.boxes.get(one["id"], {}).get("boxes")
             if boxes:
@@ -342,7 +352,7 @@ def _row(entry: Entry, shown: list[dict[str, Any]], images: _Images, decided: st
 def _image_of(entry: Entry, images: _Images) -> int | None:
     if entry.sample_id is None:
         return None
-    return images.number(entry.sample_id, entry.filepath, entry.digest, [])
+    return images.number(entry.sample_id, entry.filepath, entry.digest, (), own=True)
 
 
 def _near_of(neighbor: Neighbor, images: _Images) -> int:

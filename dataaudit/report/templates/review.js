@@ -40,8 +40,8 @@ class Review {
     on("#r-filter", "input", () => this.sieve());
     on("#r-filter", "submit", (event) => event.preventDefault());
     on("#r-bulk", "click", () => this.askBulk());
-    on("#r-sure", "close", () => this.bulk(find("#r-sure").returnValue));
-    on("#r-ask", "close", () => this.named());
+    on("#r-sure", "submit", (event) => this.bulk(event.submitter?.value));
+    on("#r-ask", "submit", () => this.named());
     on("#r-who", "click", () => this.ask());
     on("#r-remark", "keydown", (event) => { if (event.key === "Enter") event.target.blur(); });
     on("#r-help", "click", () => find("#r-keys").showModal());
@@ -75,7 +75,8 @@ class Review {
   key(event) {
     if (find("#r-review").hidden || event.ctrlKey || event.metaKey || event.altKey || find("dialog[open]")) return;
     if (event.key === "Escape" && event.target.matches("input, select")) event.target.blur();
-    if (event.target.matches("input, select, textarea")) return;
+    // What was closed just now may still have the focus
+    if (event.target.matches("input, select, textarea") && event.target.getClientRects().length) return;
     const acts = {
       a: () => this.decide("accept"), k: () => this.decide("keep"), s: () => this.decide("skip"), o: () => this.choose(),
       u: () => this.undo(), ArrowRight: () => this.go(1), ArrowLeft: () => this.go(-1), "?": () => find("#r-keys").showModal(),
@@ -191,7 +192,7 @@ class Review {
   }
 
   named() {
-    if (find("#r-ask").returnValue === "name") this.decisions.setReviewer(find("#r-reviewer").value.trim());
+    this.decisions.setReviewer(find("#r-reviewer").value.trim());
     this.progress();
   }
 
@@ -249,7 +250,6 @@ class Review {
     if (left) words.push(`${counted(left, "finding")} that ${left === 1 ? "is" : "are"} decided, skipped or without a proposal ${left === 1 ? "stays" : "stay"} as ${left === 1 ? "it is" : "they are"}.`);
     find("#r-sure-text").textContent = words.join(" ");
     find("#r-sure .primary").disabled = !wanted.length;
-    find("#r-sure").returnValue = "";
     find("#r-sure").showModal();
   }
 

@@ -78,7 +78,7 @@ class Decisions {
   }
 
   setReviewer(name) {
-    this.reviewer = name || null;
+    this.reviewer = name; // empty: asked, and not said
     if (!this.storage) return;
     try {
       this.storage.setItem("dataaudit/reviewer", name);
@@ -115,7 +115,7 @@ class Decisions {
   // The same verdict on several findings.
   decide(findings, verdict, label = null, note = null) {
     const at = new Date().toISOString().replace("Z", "+00:00");
-    this.add(findings.map((finding) => ({ finding, verdict, label, box: null, reviewer: this.reviewer, note, at })));
+    this.add(findings.map((finding) => ({ finding, verdict, label, box: null, reviewer: this.reviewer || null, note, at })));
   }
 
   // Take back the last step; returns its findings, none where there is nothing left.
