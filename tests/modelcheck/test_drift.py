@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -349,3 +351,20 @@ def test_a_report_names_the_image_of_each_finding(reference: Side, tmp_path: Pat
     assert all(item.sample_id in report.images for item in report.items if item.sample_id)
     assert all(Path(path).exists() for path in report.images.values())
     assert [item.score for item in report.items] == sorted(item.score for item in report.items)
+
+
+def test_the_recipe_keeps_a_reference_and_tells_of_production(tmp_path: Path) -> None:
+    recipe = Path(__file__).parent.parent.parent / "recipes" / "07_drift.py"
+    reference = write(tmp_path / "photos", range(60))
+    production = write(tmp_path / "production", range(60, 120), darker)
+    for number, expected in ((0, 0), (1, 1)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        done = subprocess.run(
+            [sys.executable, str(recipe), str(reference), str((reference, production)[number])],
+            capture_output=True, text=True, cwd=folder, timeout=200,
+        )  # fmt: skip
+        assert done.returncode == expected, done.stderr
+        assert (folder / "reference.npz").is_file()
+        assert (folder / "reports" / "model-drift.html").is_file()
+    assert "DRF001 Production is darker" in done.stdout

@@ -120,7 +120,7 @@ def _candidate(
     scores[rows[found.at :]] = sign * values[found.at :]
     shown = min(6, len(rows) - found.at)
     return Candidate(
-        item=f"{name} over time",
+        item=f"{name if measure is None else measure.aspect} over time",
         p_value=p_value,
         effect=min(abs(found.after - found.before), 1.0),
         effect_words=f"at {moment}",
