@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
 from dataaudit.decisions import fix_from_json
@@ -13,7 +13,7 @@ from dataaudit.types import Box, Fix
 
 __all__ = ["Choice", "Entry", "Neighbor", "Worklist"]
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +124,15 @@ class Worklist:
 
     def to_json(self) -> str:
         """The worklist as JSON text."""
-        return json.dumps({"schema": SCHEMA, **asdict(self)}, allow_nan=False)
+        images: dict[str, list[Any]] = {}
+        value = {
+            "schema": SCHEMA,
+            **{each.name: getattr(self, each.name) for each in fields(self) if each.name != "entries"},
+            "entries": [_packed(entry, images) for entry in self.entries],
+            "images": images,
+        }
+        # ASCII: a file name that is no text in UTF-8 survives
+        return json.dumps(value, allow_nan=False, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str, *, where: str = "worklist.json") -> Worklist:
@@ -141,7 +149,8 @@ class Worklist:
             value = json.loads(text)
             schema = value.pop("schema")
             if schema == SCHEMA:
-                entries = tuple(map(_entry, value.pop("entries")))
+                images = {name: _image(*cells) for name, cells in value.pop("images").items()}
+                entries = tuple(_entry(each, images) for each in value.pop("entries"))
                 background = {
                     code: tuple((float(p), int(n)) for p, n in pairs)
                     for code, pairs in value.pop("background").items()
@@ -157,13 +166,55 @@ class Worklist:
         )
 
 
-def _entry(value: dict[str, Any]) -> Entry:
+def _packed(entry: Entry, images: dict[str, list[Any]]) -> dict[str, Any]:
+    """What an entry says beyond what it would say by itself; the images of its neighbours go into a table."""
+    value = {name: getattr(entry, name) for name in _FIELDS if getattr(entry, name) != _FIELDS[name]}
+    for fix, name in ((entry.fix, "fix"), (entry.other, "other")):
+        if fix is not None:
+            locator = fix.locator
+            at = {"file": locator.file, "item": locator.item, "field": locator.field}
+            value[name] = {
+                **vars(fix),
+                "locator": {key: cell for key, cell in at.items() if cell is not None},
+            }
+    if entry.fix is not None and value.get("other") == {**value["fix"], "new": ""}:
+        value["other"] = True
+    if entry.choices:
+        value["choices"] = [[choice.name, choice.probability] for choice in entry.choices]
+    if entry.neighbors:
+        value["neighbors"] = [[near.sample_id, near.similarity] for near in entry.neighbors]
+        for near in entry.neighbors:
+            images[near.sample_id] = [near.filepath, near.names, near.digest]
+    return value
+
+
+def _entry(value: dict[str, Any], images: Mapping[str, tuple[Any, ...]]) -> Entry:
     for name in ("size", "box", "suggested_box", "taken"):
-        value[name] = None if value[name] is None else tuple(value[name])
+        if name in value:
+            value[name] = tuple(value[name])
     for name in ("fix", "other"):
-        value[name] = None if value[name] is None else fix_from_json(value[name])
-    value["choices"] = tuple(Choice(**one) for one in value["choices"])
-    value["neighbors"] = tuple(
-        Neighbor(**{**one, "names": tuple(one["names"])}) for one in value["neighbors"]
-    )
-    return Entry(**value)
+        if isinstance(value.get(name), dict):
+            value[name] = fix_from_json(value[name])
+    if value.get("other") is True:
+        value["other"] = replace(value["fix"], new="")
+    value["choices"] = tuple(Choice(name=name, probability=p) for name, p in value.get("choices", ()))
+    near = []
+    for sample_id, similarity in value.get("neighbors", ()):
+        filepath, names, digest = images[sample_id]
+        near.append(
+            Neighbor(
+                sample_id=sample_id, filepath=filepath, names=names, similarity=similarity, digest=digest
+            )
+        )  # fmt: skip
+    return Entry(**{**dict.fromkeys(_ALWAYS), **value, "neighbors": tuple(near)})
+
+
+def _image(filepath: str, names: list[str], digest: str | None) -> tuple[Any, ...]:
+    return filepath, tuple(names), digest
+
+
+_ALWAYS = tuple(each.name for each in fields(Entry) if each.default is MISSING)
+_FIELDS: dict[str, Any] = {
+    each.name: None if each.default is MISSING else each.default for each in fields(Entry)
+}
+"""The fields of an entry with what is left out of its JSON."""

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dataaudit import state
-from dataaudit.types import CORNERS, Finding, Fix, Neighbors, Report, Tables
+from dataaudit.types import CORNERS, Finding, Fix, Neighbors, Report
 from dataaudit.worklist.entries import Choice, Entry, Neighbor, Worklist
 from dataaudit.worklist.order import ordered
 
@@ -35,7 +35,7 @@ def worklist_of(report: Report) -> Worklist:
     tables, source = report.tables, report.tables.source
     images = _Images(report)
     choices = _choices(report)
-    others = _Others(tables)
+    others = _Others(report)
     made = [_entry(finding, images, choices, others) for finding in report.items]
     return Worklist(
         name="" if source is None else state.name_of(source),
@@ -128,22 +128,25 @@ class _Images:
 def _files(images: pd.DataFrame, wanted: Iterable[Any]) -> dict[Any, tuple[Any, ...]]:
     """File, size, split and digest of some images."""
     chosen = images.loc[images.index.isin(list(wanted))]
-    cells = (chosen[name].tolist() for name in ("filepath", "width", "height", "split", "digest"))
-    return {
-        sample_id: (
-            str(filepath),
-            _size(width, height),
-            None if pd.isna(split) else str(split),
-            None if pd.isna(digest) else str(digest),
-        )
-        for sample_id, filepath, width, height, split, digest in zip(chosen.index, *cells, strict=True)
-    }
-
-
-def _size(width: Any, height: Any) -> tuple[int, int] | None:
     # Of an image that can't be read nothing is known, or that it has no pixels
-    known = not pd.isna(width) and not pd.isna(height) and min(width, height) > 0
-    return (int(width), int(height)) if known else None
+    sides = (
+        pd.to_numeric(chosen[name], errors="coerce").fillna(0).astype(int) for name in ("width", "height")
+    )
+    width, height = (side.tolist() for side in sides)
+    split, digest = (
+        [
+            None if missing else str(cell)
+            for cell, missing in zip(chosen[name], chosen[name].isna(), strict=True)
+        ]
+        for name in ("split", "digest")
+    )
+    files = map(str, chosen["filepath"])
+    return {
+        sample_id: (filepath, (w, h) if w > 0 and h > 0 else None, part, content)
+        for sample_id, filepath, w, h, part, content in zip(
+            chosen.index, files, width, height, split, digest, strict=True
+        )
+    }
 
 
 def _names(labels: pd.DataFrame, wanted: Iterable[Any]) -> dict[Any, tuple[str, ...]]:
@@ -188,8 +191,10 @@ def _choices(report: Report) -> dict[str, tuple[Choice, ...]]:
 class _Others:
     """What another class than the one proposed would be, for each finding; as `decisions.read` has it."""
 
-    def __init__(self, tables: Tables) -> None:
-        self._task, labels = tables.task, tables.labels
+    def __init__(self, report: Report) -> None:
+        tables = report.tables
+        asked = {item.sample_id for item in report.items} - {None}
+        self._task, labels = tables.task, tables.labels[tables.labels["sample_id"].isin(asked)]
         columns = [labels[name] for name in ("sample_id", "name", "locator")]
         self._rows = dict(zip(labels.index, zip(*columns, strict=True), strict=True))
         self._corners: dict[Any, Sequence[float]] = {}
