@@ -178,7 +178,8 @@ def streams(repeats: int) -> None:
                 errors.append(abs(found[0].at - 1200))
             adwin.append(first_alarm(right))
         print(f"{name}: changes in {n_found} of {repeats}; gradual {n_gradual}, interval holds the moment "
-              f"{n_inside}, median distance {np.median(errors) if errors else '-'}; "
+              f"{n_inside} of {len(errors)} single ones, "
+              f"median distance {np.median(errors) if errors else '-'}; "
               f"ADWIN alarms {sum(each is not None for each in adwin)}, median at "
               f"{np.median([each for each in adwin if each is not None] or [np.nan])}")  # fmt: skip
 

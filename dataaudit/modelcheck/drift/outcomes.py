@@ -169,15 +169,16 @@ def changes(
         seed: of the random numbers.
     """
     found: list[Change] = []
-    waiting = [(0, len(right))]
+    waiting = [(0, len(right), level)]
     while waiting and len(found) < _MOST_CHANGES:
-        start, end = waiting.pop(0)
-        change, at = _one(right[start:end], moments[start:end], level, n_permutations, seed)
+        start, end, chance = waiting.pop(0)
+        change, at = _one(right[start:end], moments[start:end], chance, n_permutations, seed)
         if change is None:
             continue
         found.append(change)
         if not change.gradual:
-            waiting += [(start, start + at), (start + at, end)]
+            # Both parts together may give as many false alarms as the whole
+            waiting += [(start, start + at, chance / 2), (start + at, end, chance / 2)]
     return _between(sorted(found, key=lambda change: change.at), right, moments)
 
 
