@@ -21,6 +21,10 @@ from dataaudit.types import Finding
 __all__ = ["CODES", "Layer", "Trace", "stop_at_first_bad", "trace"]
 
 CODES = ("MOD010", "MOD011")
+FADED = 1e-4
+"""Difference between samples, as a share of the largest value, that is as good as none."""
+TINY = 1e-2
+"""A largest value below this counts as this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +42,8 @@ class Layer:
         bad: share of NaN and infinity among them.
         nan: whether there is NaN.
         bad_inputs: whether there are NaN or infinity among the inputs.
-        constant: whether what comes out is the same for every sample, though what goes in isn't; None where
-            that can't be told.
+        constant: whether what comes out is exactly the same for every sample, though what goes in isn't
+            (it differs by more than a ten-thousandth of its largest value); None where that can't be told.
         parameters: how many numbers the module itself holds, without those inside it; counted at its first
             call.
         bad_parameters: names of those that hold NaN or infinity.
@@ -203,7 +207,7 @@ class _Watcher:
     def _before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         given = list(tensors([args, kwargs]))
         bad = any(_n_bad(one) for one in given)
-        differ = any(_constant(one, self._n) is False for one in given)
+        differ = any((_spread(one, self._n) or 0.0) > FADED for one in given)
         self._stack.append((self._began, tuple(tuple(one.shape) for one in given), bad, differ))
         self._began += 1
 
@@ -223,8 +227,9 @@ def _layer(
     own = list(module.named_parameters(recurse=False)) + list(module.named_buffers(recurse=False))
     size = sum(one.numel() for one in module.parameters(recurse=False)) if times == 1 else 0
     mean, std, zeros, bad = _numbers(out)
-    same = [_constant(one, n) for one in out]
-    constant = all(one is True for one in same) if differ and same and None not in same else None
+    spreads = [_spread(one, n) for one in out]
+    known = differ and bool(spreads) and None not in spreads
+    constant = all(one == 0 for one in spreads) if known else None
     return Layer(
         name=name, type=type(module).__name__, depth=depth, inputs=shapes,
         outputs=tuple(tuple(one.shape) for one in out),
@@ -260,15 +265,19 @@ def _has_nan(tensor: torch.Tensor) -> bool:
     return tensor.is_floating_point() and bool(tensor.isnan().any())
 
 
-def _constant(tensor: torch.Tensor, n: int) -> bool | None:
-    """Whether all samples have the same values; None where there is one sample or no such dimension."""
+def _spread(tensor: torch.Tensor, n: int) -> float | None:
+    """Largest difference between samples, as a share of the largest value.
+
+    None where there is one sample, no such dimension, or NaN or infinity.
+    """
     if n < 2 or not tensor.ndim or tensor.shape[0] != n or not tensor.numel() or tensor.is_complex():
         return None
-    values = tensor.detach().reshape(n, -1).float()
+    values = tensor.detach().reshape(n, -1).double()
     if not bool(values.isfinite().all()):
         return None
-    # Exactly: what a deep network that isn't trained yet says differs by millionths
-    return bool((values == values[:1]).all())
+    # What is tiny is lost beside the bias of the next layer
+    top = max(float(values.abs().max()), TINY)
+    return float((values - values[:1]).abs().max()) / top
 
 
 def _findings(model: nn.Module, ended: Sequence[Layer], n: int) -> list[Finding]:
@@ -282,6 +291,8 @@ def _findings(model: nn.Module, ended: Sequence[Layer], n: int) -> list[Finding]
     # What a layer deep inside puts out alone may be constant, such as a table of positions: what counts is
     # the first after which it stays so
     stays = [layer for layer in ended if layer.constant]
+    if stays[0] is last and not last.leaf and not _varies(ended):
+        return []  # the signal fades from layer to layer, as in deep networks before training
     name = stays[0].name or stays[0].type
     what = f"The model's output is the same for {n} different samples, first that of {name} ({stays[0].type})"
     dead = stays[0].zeros == 1.0
@@ -309,6 +320,12 @@ def _findings(model: nn.Module, ended: Sequence[Layer], n: int) -> list[Finding]
             evidence={"type": stays[0].type, "mean": stays[0].mean},
         )
     ]
+
+
+def _varies(ended: Sequence[Layer]) -> bool:
+    """Whether the last layer inside the model still tells the samples apart."""
+    inner = [layer for layer in ended if layer.depth]
+    return bool(inner) and inner[-1].constant is False
 
 
 def _first_bad(ended: Sequence[Layer]) -> Layer | None:

@@ -125,6 +125,29 @@ def test_a_head_that_starts_with_zeros_is_no_finding() -> None:
     assert trace(model, torch.rand(3, 4)).findings == ()
 
 
+def test_a_signal_that_fades_in_a_network_before_training_is_no_finding() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Linear(8, 8) for _ in range(14)))
+    for layer in model:
+        layer.weight.data.mul_(0.1)
+    inputs = torch.rand(3, 8)
+    assert trace(model, inputs).findings == ()
+    output = model(inputs)
+    assert torch.equal(output[0], output[1])
+
+
+def test_a_forward_that_drops_the_signal_is_named() -> None:
+    class Dropped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(x) * 0 + 1
+
+    assert [item.item_id for item in trace(Dropped(), torch.rand(3, 4)).findings] == ["Dropped"]
+
+
 def test_a_forward_pass_that_raises_is_traced_until_then() -> None:
     found = trace(nn.Sequential(nn.Linear(4, 4), nn.Linear(5, 2)), torch.rand(3, 4))
     assert [layer.name for layer in found.layers] == ["0"]
