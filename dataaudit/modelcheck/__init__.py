@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dataaudit.modelcheck.deployment.checking import parity
     from dataaudit.modelcheck.keeping import kept
     from dataaudit.modelcheck.loading import load_model
     from dataaudit.modelcheck.losses import loss_inputs
@@ -24,10 +25,11 @@ _HOME = {
     "kept": "keeping",
     "load_model": "loading",
     "loss_inputs": "losses",
+    "parity": "deployment.checking",
     "trace": "tracing",
 }
 
-__all__ = ["ModelReport", "determinism", "kept", "load_model", "loss_inputs", "trace"]
+__all__ = ["ModelReport", "determinism", "kept", "load_model", "loss_inputs", "parity", "trace"]
 
 
 def __getattr__(name: str) -> Any:
