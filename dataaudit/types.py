@@ -451,18 +451,8 @@ class Report:
             ``decision``; of a detection dataset also the corners of the object, ``x1``, ``y1``, ``x2`` and
             ``y2``, and of the proposed box, ``new_x1`` to ``new_y2``, in pixels, NaN for none.
         """
-        columns = [
-            "key",
-            "code",
-            "item_id",
-            "sample_id",
-            "given",
-            "suggested",
-            "score",
-            "probability",
-            "message",
-            "decision",
-        ]
+        columns = ["key", "code", "item_id", "sample_id", "given", "suggested", "score", "probability"]
+        columns += ["message", "decision"]
         rows = [[getattr(finding, column) for column in columns] for finding in self.items]
         table = pd.DataFrame(rows, columns=columns).set_index("key")
         table = table.astype({"score": "float64", "probability": "float64"})
