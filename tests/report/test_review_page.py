@@ -153,7 +153,7 @@ def test_filters_meet_and_the_filtered_are_accepted_at_once(
     assert text(browser, "#r-number") == "3 shown"
     browser.execute_script("document.querySelector('#r-bulk').click()")
     # 0.38, 0.32 and 0.26
-    assert "About 1 of them (32 %) are expected to be errors." in text(browser, "#r-sure-text")
+    assert "About 1 of them (32%) are expected to be errors." in text(browser, "#r-sure-text")
     press(browser, ENTER)
     assert {verdict for _, verdict, _ in said(browser)} == {"accept"}
     assert len(said(browser)) == 3

@@ -2,7 +2,7 @@
 
 const AHEAD = 4; // pictures that are decoded before they are needed
 const MOST_LISTED = 12;
-const percentOf = (share) => (share > 0 && share < 0.01 ? "<1 %" : share < 1 && share >= 0.995 ? ">99 %" : `${Math.round(100 * share)} %`);
+const percentOf = (share) => (share > 0 && share < 0.01 ? "<1%" : share < 1 && share >= 0.995 ? ">99%" : `${Math.round(100 * share)}%`);
 const counted = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
 
 class View {
