@@ -8,6 +8,8 @@ It needs Chromium and its driver. The report and the App's grid are drawn by rec
 
 import io
 import shutil
+import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -20,9 +22,7 @@ from PIL import Image
 from selenium import webdriver
 from shapes import draw
 
-from dataaudit import cli, demo, formats, tables
-from dataaudit.review import app
-from dataaudit.review.desk import ordered
+from dataaudit import cli, demo
 
 WIDTH, HEIGHT = 1400, 860
 MAX_BYTES = 300_000
@@ -49,10 +49,10 @@ def wait(condition: Callable[[], Any], what: str, seconds: float = 120) -> None:
 def of_review(driver: webdriver.Chrome, data: Path, path: Path, keys: int) -> None:
     """Audit, open the App, accept some findings and take its picture."""
     cli.main(["audit", str(data), "--exit-zero", "--quiet"])
-    found = formats.read(data)
-    assert found.source is not None
-    order = ordered(found, dataset=tables.dataset_name(found.source), reviewer="ann")
-    with app.opened(order) as url:
+    command = [sys.executable, "-m", "dataaudit", "review", str(data), "--no-open", "--reviewer", "ann"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        url = next(line.split()[-1] for line in process.stderr if "http://" in line)
         driver.get(url)
         shown = "const i = document.querySelector('.da-frame img'); return !!i && i.complete"
         wait(lambda: driver.execute_script(shown), "the first finding")
@@ -65,6 +65,7 @@ def of_review(driver: webdriver.Chrome, data: Path, path: Path, keys: int) -> No
             wait(lambda n=n: decided(driver) > n, "the verdict")
         time.sleep(3)  # the grid draws on canvases, which tell nothing
         save(driver, path)
+        process.send_signal(signal.SIGINT)
 
 
 def decided(driver: webdriver.Chrome) -> int:

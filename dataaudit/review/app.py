@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -12,71 +13,28 @@ import tempfile
 import threading
 import urllib.parse
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataaudit import decisions, state, tables
 from dataaudit.errors import InputError
 from dataaudit.formats._fiftyone import connect
-from dataaudit.review.desk import ENVIRONMENT, Order
+from dataaudit.review import serving
+from dataaudit.review.desk import Order
 from dataaudit.review.in_fiftyone import WORKSPACE
 from dataaudit.types import Source
 
 if TYPE_CHECKING:
     import fiftyone as fo
 
-__all__ = ["VIEW", "open_page", "opened", "plugins", "serve"]
+__all__ = ["VIEW", "open_page", "plugins", "serve"]
 
 PLUGIN = "@dataaudit/review"
 PANEL = "dataaudit_review"
 VIEW = "Findings"
 _OURS = Path(__file__).parent / "plugin"
 _PORTS = 20  # how many are tried after FiftyOne's own, where none is asked for
-
-
-@contextlib.contextmanager
-def opened(
-    order: Order, *, port: int | None = None, address: str | None = None, remote: bool = False
-) -> Iterator[str]:
-    """The App with the panel, until the context is left.
-
-    Args:
-        order: what is reviewed, and by whom.
-        port: of the App; by default FiftyOne's, or the next one that is free.
-        address: of the App; by default FiftyOne's, which only this machine can reach.
-        remote: for a reviewer at another machine.
-
-    Yields:
-        The address to open in a browser.
-
-    Raises:
-        InputError: the port is taken.
-        MissingDependencyError: FiftyOne has no database.
-    """
-    with plugins() as folder:
-        fiftyone = connect()
-        from fiftyone.core.service import ServerService
-        from fiftyone.core.utils import to_slug
-
-        usual = fiftyone.config.default_app_address or "127.0.0.1"
-        host = address or ("0.0.0.0" if remote else usual)
-        chosen = _free(port, fiftyone.config.default_app_port, host)
-        # The App's server is another process: it is told by its environment
-        with _environment(FIFTYONE_PLUGINS_DIR=str(folder), **{ENVIRONMENT: order.to_json()}):
-            server = ServerService(chosen, address=host, do_not_track=fiftyone.config.do_not_track)
-        try:
-            dataset = fiftyone.load_dataset(order.dataset)
-            view = _findings(dataset, order)
-            shown = {"workspace": to_slug(_workspace(dataset, fiftyone))}
-            if view is not None:
-                shown["view"] = to_slug(view)
-            name = urllib.parse.quote(to_slug(order.dataset))
-            where = "localhost" if host in ("127.0.0.1", "0.0.0.0") else host
-            yield f"http://{where}:{chosen}/datasets/{name}?{urllib.parse.urlencode(shown)}"
-        finally:
-            with contextlib.suppress(Exception):  # it may have gone first
-                server.stop()
 
 
 def serve(
@@ -87,26 +45,78 @@ def serve(
     remote: bool = False,
     browser: bool = True,
 ) -> int:
-    """Show the App until Ctrl-C; returns the exit code. See `opened`."""
-    file = state.decisions_file(order.source)
-    # A service manager ends processes so
-    signal.signal(signal.SIGTERM, _stop)
-    with opened(order, port=port, address=address, remote=remote) as url:
-        if order.note:
-            _say(order.note)
-        _say(f"Review of {order.dataset} by {order.reviewer}: {url}")
-        if browser and not remote:
-            webbrowser.open(url)
-        if remote:
-            _say("Whoever reaches this machine over the network can open it and decide.")
-        _say(f"Each verdict is written at once to {file}. Ctrl-C ends the review.")
-        with contextlib.suppress(KeyboardInterrupt):
-            threading.Event().wait()
+    """Show the App with the panel until Ctrl-C.
+
+    Args:
+        order: what is reviewed, and by whom.
+        port: of the App; by default FiftyOne's, or the next one that is free.
+        address: of the App; by default FiftyOne's, which only this machine can reach.
+        remote: for a reviewer at another machine.
+        browser: open the browser.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: the port is taken.
+        MissingDependencyError: FiftyOne has no database.
+    """
+    fiftyone = connect()
+    with plugins() as folder:
+        # As FiftyOne's own server does: others change datasets meanwhile
+        os.environ["FIFTYONE_SERVER"] = "1"
+        fiftyone.config.singleton_cache, fiftyone.config.plugins_dir = False, str(folder)
+        host = address or ("0.0.0.0" if remote else fiftyone.config.default_app_address or "127.0.0.1")
+        chosen = _free(port, fiftyone.config.default_app_port, host)
+        url = _url(fiftyone, order, host, chosen)
+        serving.take(order)
+
+        def ready() -> None:
+            _welcome(order, url, remote=remote)
+            if browser and not remote:
+                # Some browsers are programs of the terminal, which wait
+                threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+
+        asyncio.run(_served(host, chosen, ready))
     n = len(decisions.by_reviewer(order.source).get(order.reviewer, {}))
-    _say(f"\n{order.reviewer} has decided {n:,} findings: {file}")
+    _say(f"\n{order.reviewer} has decided {n:,} findings: {state.decisions_file(order.source)}")
     if n:
         _say(f"Apply them: dataaudit fix {order.source.path} --decided")
     return 0
+
+
+def _welcome(order: Order, url: str, *, remote: bool) -> None:
+    if order.note:
+        _say(order.note)
+    _say(f"Review of {order.dataset} by {order.reviewer}: {url}")
+    if remote:
+        _say("Whoever reaches this machine over the network can open it and decide.")
+    _say(f"Each verdict is written at once to {state.decisions_file(order.source)}. Ctrl-C ends the review.")
+
+
+async def _served(host: str, port: int, ready: Callable[[], None]) -> None:
+    """Run FiftyOne's server in this process, where FiftyOne is imported already, until Ctrl-C."""
+    from fiftyone.server.app import app
+    from fiftyone.server.events import set_port
+    from hypercorn.asyncio import serve as run
+    from hypercorn.config import Config
+
+    config = Config()
+    config.bind, config.loglevel, config.graceful_timeout = [f"{host}:{port}"], "WARNING", 1.0
+    set_port(port)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for each in (signal.SIGINT, signal.SIGTERM):
+        try:
+            loop.add_signal_handler(each, stop.set)
+        except NotImplementedError:  # Windows
+            signal.signal(each, lambda *_: loop.call_soon_threadsafe(stop.set))
+    server = asyncio.create_task(run(app, config, shutdown_trigger=stop.wait))
+    while not server.done() and not _listens(host, port):
+        await asyncio.sleep(0.02)
+    if not server.done():
+        ready()
+    await server
 
 
 def open_page(source: Source, *, browser: bool = True) -> int:
@@ -148,20 +158,6 @@ def plugins() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def _environment(**news: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in news}
-    os.environ.update(news)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
 def _own_folder() -> Path | None:
     import fiftyone
 
@@ -194,14 +190,29 @@ def _free(port: int | None, usual: int, host: str) -> int:
     """A port that nobody listens on: FiftyOne would take another App's server for its own."""
     wanted = [port] if port is not None else range(usual, usual + _PORTS)
     for each in wanted:
-        with socket.socket() as tried:
-            tried.settimeout(1)
-            if tried.connect_ex(("127.0.0.1" if host == "0.0.0.0" else host, each)) != 0:
-                return each
+        if not _listens(host, each):
+            return each
     raise InputError(
         f"The port {wanted[0]} is taken, perhaps by another App.",
         fix="Close it, or name a free one: --port 5252",
     )
+
+
+def _listens(host: str, port: int) -> bool:
+    with socket.socket() as tried:
+        tried.settimeout(1)
+        return tried.connect_ex(("127.0.0.1" if host == "0.0.0.0" else host, port)) == 0
+
+
+def _url(fiftyone: Any, order: Order, host: str, port: int) -> str:
+    """The address of the page; it says all that is shown, so that it needs no session of FiftyOne."""
+    from fiftyone.core.utils import to_slug
+
+    dataset = fiftyone.load_dataset(order.dataset)
+    view = _findings(dataset, order)
+    shown = {"workspace": to_slug(_workspace(dataset, fiftyone)), **({"view": to_slug(view)} if view else {})}
+    where = "localhost" if host in ("127.0.0.1", "0.0.0.0") else host
+    return f"http://{where}:{port}/datasets/{to_slug(order.dataset)}?{urllib.parse.urlencode(shown)}"
 
 
 def _findings(dataset: fo.Dataset, order: Order) -> str | None:
@@ -230,10 +241,6 @@ def _workspace(dataset: fo.Dataset, fiftyone: Any) -> str:
         space = fiftyone.Space(children=halves, orientation="horizontal", sizes=[0.38, 0.62])
         dataset.save_workspace(WORKSPACE, space, description="Review of what dataaudit found")
     return WORKSPACE
-
-
-def _stop(*_: Any) -> None:
-    raise KeyboardInterrupt
 
 
 def _say(text: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import json
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -20,10 +19,7 @@ from dataaudit.types import Fix, Source, Tables
 from dataaudit.worklist import Entry, Worklist
 from dataaudit.worklist.session import Session
 
-__all__ = ["AHEAD", "ENVIRONMENT", "Desk", "Order", "is_ready", "ordered", "read_worklist"]
-
-ENVIRONMENT = "DATAAUDIT_REVIEW"
-"""Name of the variable in which ``dataaudit review`` tells the App's server what to review."""
+__all__ = ["AHEAD", "Desk", "Order", "is_ready", "ordered", "read_worklist"]
 
 AHEAD = 8
 """How many findings the panel has beforehand, so that the next one shows at once."""
@@ -55,25 +51,6 @@ class Order:
     folder: str | None = None
     keys: tuple[str, ...] | None = None
     note: str | None = None
-
-    def to_json(self) -> str:
-        """The order as JSON text."""
-        return json.dumps(asdict(self), default=str)
-
-    @classmethod
-    def from_json(cls, text: str) -> Order:
-        """The order that `to_json` wrote."""
-        given = json.loads(text)
-        source = given.pop("source")
-        root = None if source["root"] is None else Path(source["root"])
-        lists = {
-            name: None if given[name] is None else tuple(given[name])
-            for name in ("codes", "arguments", "keys")
-        }
-        return cls(
-            **{**given, **lists},
-            source=Source(**{**source, "root": root, "anchor": Path(source["anchor"])}),
-        )
 
 
 def read_worklist(source: Source) -> Worklist:

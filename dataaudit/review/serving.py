@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,9 +11,9 @@ from dataaudit import tables
 from dataaudit.errors import DataAuditError
 from dataaudit.formats._fiftyone import connect
 from dataaudit.formats.fiftyone_dataset import from_dataset
-from dataaudit.review.desk import ENVIRONMENT, Desk, Order
+from dataaudit.review.desk import Desk, Order
 
-__all__ = ["answer", "desk_of"]
+__all__ = ["answer", "desk_of", "take"]
 
 _desks: dict[str, Desk] = {}
 _opening = threading.Lock()
@@ -28,20 +27,27 @@ def desk_of(dataset: str) -> Desk:
     """
     with _opening:
         if dataset not in _desks:
-            _desks[dataset] = _opened(dataset)
+            _desks[dataset] = Desk(order=_order_of(dataset))
         return _desks[dataset]
 
 
-def _opened(dataset: str) -> Desk:
-    given = os.environ.get(ENVIRONMENT)
-    order = None if given is None else Order.from_json(given)
-    if order is not None and order.dataset == dataset:
-        return Desk(order=order)
+def take(order: Order) -> Desk:
+    """Open the desk for an order, in place of the one that the dataset had.
+
+    Raises:
+        InputError: the dataset was never audited.
+    """
+    with _opening:
+        _desks[order.dataset] = Desk(order=order)
+        return _desks[order.dataset]
+
+
+def _order_of(dataset: str) -> Order:
+    """The order of a dataset that was opened in an App of the user's own."""
     loaded = connect().load_dataset(dataset)
     source = tables.source_of(loaded) or from_dataset(loaded).source
     assert source is not None
-    reviewer = getpass.getuser() if order is None else order.reviewer
-    return Desk(order=Order(source=source, dataset=dataset, reviewer=reviewer))
+    return Order(source=source, dataset=dataset, reviewer=getpass.getuser())
 
 
 def answer(dataset: str | None, question: Mapping[str, Any]) -> dict[str, Any]:

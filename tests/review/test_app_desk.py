@@ -201,8 +201,3 @@ def test_without_an_audit_there_is_nothing_to_review(order: Order) -> None:
     assert not is_ready(order.source, None)
     with pytest.raises(InputError, match="dataaudit audit"):
         Desk(order=order)
-
-
-def test_an_order_goes_through_the_environment_unchanged(order: Order) -> None:
-    full = replace(order, codes=("LBL",), arguments=("--device", "cpu"), keys=("a",), note="b", folder="/c")
-    assert Order.from_json(full.to_json()) == full

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +17,7 @@ from reviewed import HOSTILE, WRONG, audited, keys_of, write_dataset
 
 import dataaudit as da
 from dataaudit import decisions, state
-from dataaudit.review import app
-from dataaudit.review.desk import Order
+from dataaudit.types import Source
 
 _SLOW = 90  # seconds: two cores start a database, a server and the App
 _SEEN = "try { localStorage.setItem('fiftyone-enterprise-tooltip-seen', 'true') } catch {}"
@@ -72,31 +74,46 @@ class Panel:
 
 
 @pytest.fixture(scope="module")
-def review(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Order, str, dict[str, str]]]:
-    """The App on a small dataset: the order, its address, and the keys of the findings by sample id."""
+def review(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Source, str, dict[str, str]]]:
+    """`dataaudit review` of a small dataset: the source, the page, and the keys of the findings by sample id."""
     fiftyone()
     folder = tmp_path_factory.mktemp("app")
     report = audited(write_dataset(folder))
-    dataset = da.push(report)
+    da.push(report)
     assert report.tables.source is not None
-    order = Order(
-        source=report.tables.source, dataset=dataset.name, reviewer="ann",
-        arguments=("--pred-probs", str(folder / "probabilities.csv")), folder=str(folder),
-    )  # fmt: skip
-    with app.opened(order) as url:
-        yield order, url, keys_of(report)
+    command = [
+        sys.executable, "-m", "dataaudit", "review", "photos", "--reviewer", "ann", "--no-open",
+        "--pred-probs", "probabilities.csv",
+    ]  # fmt: skip
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if "http://" in line:
+                break
+        else:
+            pytest.fail("".join(said))
+        yield report.tables.source, line.split()[-1], keys_of(report)
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+        last = process.stderr.read()
+    # Ctrl-C is how a review ends
+    assert process.returncode == 0
+    assert "ann has decided" in last
+    assert "Traceback" not in last
 
 
-def verdicts(order: Order) -> dict[str, str]:
-    return {key: each.verdict for key, each in decisions.latest(order.source).items()}
+def verdicts(source: Source) -> dict[str, str]:
+    return {key: each.verdict for key, each in decisions.latest(source).items()}
 
 
 @pytest.mark.timeout(300)
 def test_a_review_from_the_first_key_to_the_corrected_files(
-    review: tuple[Order, str, dict[str, str]], browser: Any
+    review: tuple[Source, str, dict[str, str]], browser: Any
 ) -> None:
-    order, url, keys = review
-    photos = Path(order.source.path)
+    source, url, keys = review
+    photos = Path(source.path)
     panel = Panel(browser, url)
     seen = [panel.key()]
 
@@ -105,10 +122,10 @@ def test_a_review_from_the_first_key_to_the_corrected_files(
     seen.append(panel.key())
     panel.press("k")
     panel.until(".da-decided", f"2 of {len(WRONG)} decided")
-    assert verdicts(order) == {seen[0]: "accept", seen[1]: "keep"}
+    assert verdicts(source) == {seen[0]: "accept", seen[1]: "keep"}
     panel.press("u")
     assert panel.key() == seen[1]
-    assert verdicts(order) == {seen[0]: "accept"}
+    assert verdicts(source) == {seen[0]: "accept"}
 
     # Loaded again, it goes on where it was
     panel = Panel(browser, url)
@@ -135,12 +152,12 @@ def test_a_review_from_the_first_key_to_the_corrected_files(
     panel.type("o")
     wait(lambda: panel.script("return document.activeElement.tagName") == "INPUT", "the field", _SLOW)
     panel.press("9\ue007")  # Enter
-    wait(lambda: verdicts(order).get(str(decided)) == "other", "the verdict on the disk", _SLOW)
+    wait(lambda: verdicts(source).get(str(decided)) == "other", "the verdict on the disk", _SLOW)
 
     # The files, after the button
     panel.click(".da-apply")
     panel.until(".da-done", "Applied 2 fixes")
-    moved = {each.fix.new: each.fix.sample_id for each in decisions.latest(order.source).values() if each.fix}
+    moved = {each.fix.new: each.fix.sample_id for each in decisions.latest(source).values() if each.fix}
     assert len(moved) == 2
     for new, sample_id in moved.items():
         assert not (photos / sample_id).exists()
@@ -148,16 +165,16 @@ def test_a_review_from_the_first_key_to_the_corrected_files(
 
 
 def test_a_verdict_that_cannot_be_written_is_shown_and_asked_again(
-    review: tuple[Order, str, dict[str, str]], browser: Any
+    review: tuple[Source, str, dict[str, str]], browser: Any
 ) -> None:
-    order, url, _ = review
+    source, url, _ = review
     panel = Panel(browser, url)
-    first, before = panel.key(), verdicts(order)
-    with a_folder_in_place_of(state.decisions_file(order.source)):
+    first, before = panel.key(), verdicts(source)
+    with a_folder_in_place_of(state.decisions_file(source)):
         panel.type("k")
         panel.until(".da-error", "Not written")
         assert panel.key() == first
-    assert verdicts(order) == before
+    assert verdicts(source) == before
 
 
 @contextlib.contextmanager
