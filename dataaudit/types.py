@@ -427,7 +427,7 @@ class Report:
         n_decoded: how many images were decoded; the others were known from an earlier audit.
         detections: what the predictions that judged the boxes say, columns ``sample_id``, ``name``,
             ``confidence`` and the corners ``x1``, ``y1``, ``x2``, ``y2`` in pixels; None without any.
-        signals: what a reviewer is shown: class probabilities, neighbours and near-duplicates, by their names.
+        signals: what a reviewer is shown, by name: class probabilities, neighbours, near-duplicates.
     """
 
     digest: str
