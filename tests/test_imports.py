@@ -53,7 +53,7 @@ OWNERS = {
     "torch": {"signals", "modelcheck", "doctor"},
     "torchvision": {"signals", "modelcheck", "doctor"},
     "timm": {"signals", "modelcheck", "doctor"},
-    "openvino": {"signals", "doctor"},
+    "openvino": {"signals", "modelcheck", "doctor"},
     "pytorch_lightning": {"signals", "modelcheck"},
     "faiss": {"signals", "doctor"},
     "cleanlab": {"checks", "doctor"},

@@ -193,7 +193,7 @@ def batch_sizes(
     n = len(inputs[0])
     if fitted.run is None or fitted.fixed is not None or n < 2 or random:
         return []
-    for size in sorted({1, n - 1}):
+    for size in sorted({1, min(n - 1, 3)}):
         try:
             out = fitted.run([one[:size] for one in inputs])
         except Exception as error:
