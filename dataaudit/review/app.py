@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -103,6 +104,8 @@ async def _served(host: str, port: int, ready: Callable[[], None]) -> None:
 
     config = Config()
     config.bind, config.loglevel, config.graceful_timeout = [f"{host}:{port}"], "WARNING", 1.0
+    for name in ("fiftyone.operators.store", "fiftyone.server.app"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     set_port(port)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -75,7 +75,7 @@ class Panel:
 
 @pytest.fixture(scope="module")
 def review(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Source, str, dict[str, str]]]:
-    """`dataaudit review` of a small dataset: the source, the page, and the keys of the findings by sample id."""
+    """`dataaudit review` of a small dataset: the source, the page, the keys of findings by sample id."""
     fiftyone()
     folder = tmp_path_factory.mktemp("app")
     report = audited(write_dataset(folder))
