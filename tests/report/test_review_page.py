@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from browser import wait
+from made_objects import object_report, objects_of
 from made_reports import relabel, report_of, tables_of
 from pictures import write_digits
 from PIL import Image
@@ -23,7 +24,7 @@ from dataaudit.types import Neighbors, Outcome, Report
 from dataaudit.worklist import Session, worklist_of
 
 CLASSES = ("cat", "dog", "horse")
-ENTER, ESCAPE, DOWN = "\ue007", "\ue00c", "\ue015"
+ENTER, ESCAPE, DOWN, TAB = "\ue007", "\ue00c", "\ue015", "\ue004"
 """As WebDriver names keys."""
 
 
@@ -115,7 +116,7 @@ def test_keys_decide_and_the_next_finding_is_shown(
     assert said(browser) == [(order[0], "accept", None), (order[1], "keep", None), (order[2], "skip", None)]
     assert current(browser) == order[3]
     assert text(browser, "#r-progress-text") == "2 of 30 decided"
-    assert text(browser, "#r-said") == "Skipped."
+    assert text(browser, "#r-said") == "Skipped. Next: cat → dog, 89% likely an error."
     press(browser, "u", "u")
     assert said(browser) == [(order[0], "accept", None)]
     assert current(browser) == order[1]
@@ -364,3 +365,103 @@ def test_what_is_downloaded_is_fixed_and_nothing_else(browser: Any, downloads: P
     assert [(each["verdict"], each["reviewer"]) for each in kept] == [
         ("accept", "Ann"), ("keep", "Ann"), ("other", "Ann")
     ]  # fmt: skip
+
+
+def test_what_was_decided_before_the_audit_is_decided_here_and_can_be_changed(
+    animals: Report, show: Callable[[Report], Any]
+) -> None:
+    first, *others = animals.items
+    browser = show(replace(animals, items=(replace(first, decision="keep"), *others)))
+    assert text(browser, "#r-progress-text") == "1 of 30 decided"
+    assert text(browser, "#r-number") == "29 shown"
+    choose(browser, "#r-state", "done")
+    assert (current(browser), text(browser, "#r-verdict")) == (first.key, "Decided before: keep")
+    press(browser, "a")
+    assert said(browser) == [(first.key, "accept", None)]
+
+
+def test_leaving_with_decisions_that_are_not_downloaded_is_asked_about(
+    animals: Report, show: Callable[[Report], Any], downloads: Path
+) -> None:
+    browser = show(animals)
+    asks = (
+        "const leaving = new Event('beforeunload', { cancelable: true });"
+        "dispatchEvent(leaving); return leaving.defaultPrevented;"
+    )
+    assert browser.execute_script(asks) is False
+    press(browser, "a")
+    assert browser.execute_script(asks) is True
+    downloaded(browser, downloads)
+    assert browser.execute_script(asks) is False
+    press(browser, "u")
+    assert browser.execute_script(asks) is False  # nothing is decided, so nothing can be lost
+
+
+def test_two_tabs_on_one_page_know_of_each_other(animals: Report, show: Callable[[Report], Any]) -> None:
+    browser = show(animals)
+    press(browser, "a")
+    first, page = browser.current_window_handle, browser.current_url
+    browser.switch_to.new_window("tab")
+    try:
+        browser.get(page)
+        wait(lambda: browser.execute_script("return review !== null"), "the review to open")
+        press(browser, "k")
+        both = said(browser)
+        assert [verdict for _, verdict, _ in both] == ["accept", "keep"]
+    finally:
+        browser.close()
+        browser.switch_to.window(first)
+    wait(lambda: said(browser) == both, "the other tab's decision")
+    assert text(browser, "#r-progress-text") == "2 of 30 decided"
+
+
+def test_boxes_are_drawn_in_pixels_of_the_image_and_say_what_is_proposed(
+    tmp_path: Path, show: Callable[[Report], Any]
+) -> None:
+    browser = show(object_report(objects_of(tmp_path)))
+    seen = {}
+    for _ in range(4):
+        boxes = browser.execute_script(
+            "return [...document.querySelectorAll('#r-stage figure:last-child rect')]"
+            ".filter((one) => ['given', 'proposed'].includes(one.getAttribute('class')))"
+            ".map((one) => [one.getAttribute('class'), ...['x', 'y', 'width', 'height']"
+            ".map((name) => Number(one.getAttribute(name)))])"
+        )
+        seen[current(browser)] = (text(browser, "#r-accept-text"), boxes)
+        press(browser, "s")
+    assert seen == {
+        "k1": ("Change to dog", [["given", 10, 10, 30, 40]]),
+        "k2": ("Add an object: cat", [["proposed", 70, 60, 30, 50]]),
+        "k3": ("Move the box", [["given", -20, 5, 50, 40], ["proposed", 0, 5, 30, 40]]),
+        "k4": ("Remove the object", [["given", 60, 20, 50, 50]]),
+    }
+
+
+def test_the_review_can_be_used_by_keyboard_alone_and_at_400_pixels(
+    animals: Report, show: Callable[[Report], Any]
+) -> None:
+    browser = show(animals)
+    press(browser, "a")
+    reached = set()
+    for _ in range(40):
+        press(browser, TAB)
+        name, outline = browser.execute_script(
+            "const one = document.activeElement;"
+            "return [one === document.body ? 'page' : one.id, getComputedStyle(one).outlineStyle];"
+        )
+        reached.add(name)
+        assert outline != "none" or name == "page", name
+    wanted = {"r-save", "r-load", "r-help", "r-class", "r-words", "r-accept", "r-keep", "r-other", "r-bulk"}
+    assert wanted <= reached
+    unnamed = browser.execute_script(
+        "return [...document.querySelectorAll('#r-review :is(button, input, select)')]"
+        ".filter((one) => !one.textContent.trim() && !one.ariaLabel && !one.closest('label'))"
+        ".map((one) => one.id)"
+    )
+    assert unnamed == []
+    size = {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        assert browser.execute_script("return document.documentElement.scrollWidth") == 400
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

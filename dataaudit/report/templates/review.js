@@ -103,7 +103,8 @@ class Review {
   goOn(n, following, words) {
     const anew = this.queue.changed(n);
     this.refresh(anew ? null : following);
-    this.say(words);
+    const next = [find("#r-change").textContent, find("#r-chance").textContent].filter(Boolean).join(", ");
+    this.say(this.entry ? `${words} Next: ${next}.` : words);
   }
 
   nameIt(name) {
