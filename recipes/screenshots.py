@@ -1,4 +1,5 @@
-"""The pictures of the README and the guide: the review in the FiftyOne App, of classes and of boxes.
+"""The pictures of the README and the guide: the review in the FiftyOne App, of classes and of boxes, and in
+the HTML report.
 
     pip install selenium
     python recipes/screenshots.py docs/images
@@ -68,6 +69,17 @@ def of_review(driver: webdriver.Chrome, data: Path, path: Path, keys: int) -> No
         process.send_signal(signal.SIGINT)
 
 
+def of_page(driver: webdriver.Chrome, data: Path, path: Path, keys: str) -> None:
+    """The review in the report of the last audit, after some keys."""
+    report = data.parent / ".dataaudit" / data.name / "reports" / "report.html"
+    driver.get(report.as_uri() + "#review")
+    driver.execute_script("document.querySelector('#r-ask').close(); review.decisions.setReviewer('ann')")
+    for key in keys:
+        driver.switch_to.active_element.send_keys(key)
+    time.sleep(0.3)
+    save(driver, path)
+
+
 def decided(driver: webdriver.Chrome) -> int:
     said = driver.execute_script("return document.querySelector('.da-decided').textContent")
     return int(said.split()[0])
@@ -81,6 +93,7 @@ def main(folder: Path) -> None:
         driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": SEEN})
         demo.write_digits(Path(home) / "digits")
         of_review(driver, Path(home) / "digits", folder / "review-app.png", 14)
+        of_page(driver, Path(home) / "digits", folder / "review-page.png", 12 * "a" + "s")
         draw(Path(home) / "shapes")
         of_review(driver, Path(home) / "shapes", folder / "review-app-boxes.png", 0)
 
