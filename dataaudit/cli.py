@@ -131,13 +131,14 @@ def _fix(command: argparse.ArgumentParser) -> None:
 
 
 def _decisions(command: argparse.ArgumentParser) -> None:
-    _dataset(command)
     actions = command.add_subparsers(dest="action", metavar="ACTION", required=True)
     listed = actions.add_parser("list", help="what stands, or every line that was recorded")
+    _dataset(listed)
     listed.add_argument("--all", action="store_true", help="also what was changed or withdrawn since")
     exported = actions.add_parser(
         "export", help="all findings with the decisions so far, as a CSV; or for a label tool"
     )
+    _dataset(exported)
     exported.add_argument("file", metavar="FILE", help="a CSV, or with --to a folder")
     exported.add_argument("--to", choices=("label-studio", "cvat"), help="a label tool; undecided findings")
     exported.add_argument("--select", metavar="CODES", help="with --to: only findings of these checks")
@@ -147,16 +148,19 @@ def _decisions(command: argparse.ArgumentParser) -> None:
                           "or the URL of the dataset's folder (%(default)s)")  # fmt: skip
     exported.add_argument("--all", action="store_true", help="with --to: decided findings too")
     imported = actions.add_parser("import", help="record the decisions of files, of one person or several")
+    _dataset(imported)
     imported.add_argument(
         "files", metavar="FILE", nargs="+", help="CSV, JSONL, or the export of Label Studio or CVAT"
     )
     imported.add_argument("--finished", action="store_true", help="CVAT: unticked images were reviewed too")
-    actions.add_parser("agreement", help="Cohen's kappa of each two people on what both decided")
-    actions.add_parser("conflicts", help="findings that two people decided differently")
+    _dataset(actions.add_parser("agreement", help="Cohen's kappa of each two people on what both decided"))
+    _dataset(actions.add_parser("conflicts", help="findings that two people decided differently"))
     settled = actions.add_parser("settle", help="settle conflicts by a rule")
+    _dataset(settled)
     settled.add_argument("keys", metavar="KEY", nargs="*", help="findings; all conflicts when left out")
     settled.add_argument("--rule", required=True, help="latest, majority or by:NAME")
     withdrawn = actions.add_parser("withdraw", help="take decisions back; the findings are undecided again")
+    _dataset(withdrawn)
     withdrawn.add_argument("keys", metavar="KEY", nargs="+", help="findings")
     whose = {
         listed: "only this person's", exported: "only this person's", imported: "of rows that name nobody",

@@ -31,7 +31,7 @@ def imported(report: Report, paths: Sequence[Path], *, reviewer: str | None) -> 
     yield f"{len(found.new):,} new, {found.known:,} known already, {len(found.left_out):,} left out."
     open_ones = conflicts(source)
     if open_ones:
-        yield f"{_count(len(open_ones), 'conflict')} to settle: dataaudit decisions {source.path} conflicts"
+        yield f"{_count(len(open_ones), 'conflict')} to settle: dataaudit decisions conflicts {source.path}"
 
 
 def listed(source: Source, *, reviewer: str | None, everything: bool) -> Iterator[str]:
@@ -58,7 +58,7 @@ def disputed(source: Source) -> Iterator[str]:
         for decision in each.decisions:
             what = "keep" if decision.fix is None else f"{decision.verdict}: {said_of(decision.fix)}"
             yield "  " + _row(decision.at, decision.reviewer, what)
-    how = f" Settle: dataaudit decisions {source.path} settle --rule latest, majority or by:NAME"
+    how = f" Settle: dataaudit decisions settle {source.path} --rule latest, majority or by:NAME"
     yield f"{_count(len(found), 'conflict')}.{how if found else ''}"
 
 
@@ -105,7 +105,7 @@ def _to_withdraw(key: str, kept: Said | None, reviewer: str | None) -> Decision:
         who = reviewer or "Nobody"
         raise InputError(
             f"{who} has decided nothing of the finding {key!r}.",
-            fix="The keys: dataaudit decisions DIR list",
+            fix="The keys: dataaudit decisions list DIR",
         )
     if len(names) > 1:
         raise InputError(f"{', '.join(names)} decided the finding {key}.", fix="Say whose: --reviewer NAME")

@@ -49,7 +49,7 @@ _HOW = """\
 1. Make a task in CVAT: paste {labels} as its labels (Raw), and give it {images}.
 2. Upload annotations to the task, format CVAT 1.1: {annotations}.
 3. Correct labels, and tick 'reviewed' in the tag 'dataaudit' of each image that was looked at.
-4. Export annotations as 'CVAT for images 1.1', and: dataaudit decisions DATASET import FILE"""
+4. Export annotations as 'CVAT for images 1.1', and: dataaudit decisions import DATASET FILE"""
 
 
 def export(

@@ -44,7 +44,7 @@ _CONTROL, _IMAGE = "label", "image"
 _HOW = """\
 1. Make a project in Label Studio; Settings, Labeling Interface, Code: paste {config}.
 2. Import {tasks}. Its given labels are shown first; Submit says that they are right.
-3. Export as JSON, and: dataaudit decisions DATASET import FILE"""
+3. Export as JSON, and: dataaudit decisions import DATASET FILE"""
 _HOW_LOCAL = """
 Label Studio must be started with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and
 LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={above}; add to the project the source storage Local Files, path

@@ -124,26 +124,26 @@ def test_two_people_decide_settle_and_fix_from_the_command_line(
     monkeypatch.chdir(photos.parent)
     Path("dataaudit.toml").write_text('select = ["DUP001"]\n')
     [finding] = audited(photos).items
-    run("decisions", "photos", "export", "all.csv", "-q")
+    run("decisions", "export", "photos", "all.csv", "-q")
     assert capsys.readouterr().out == "all.csv: 1 finding, 0 decisions.\n"
     for name, verdict in (("ann", "accept"), ("bob", "keep")):
         text = Path("all.csv").read_text("utf-8-sig").replace(f"{finding.key},,", f"{finding.key},{verdict},")
         Path(f"{name}.csv").write_text(text)
-        run("decisions", "photos", "import", f"{name}.csv", "--reviewer", name, "-q")
+        run("decisions", "import", "photos", f"{name}.csv", "--reviewer", name, "-q")
     assert "1 new, 0 known already, 0 left out.\n1 conflict to settle" in capsys.readouterr().out
-    run("decisions", "photos", "conflicts")
+    run("decisions", "conflicts", "photos")
     assert f"{finding.key}  DUP001  cat/2.png" in capsys.readouterr().out
-    run("decisions", "photos", "agreement")
+    run("decisions", "agreement", "photos")
     assert "ann and bob, 1 finding:\n  error or not  0% the same" in capsys.readouterr().out
     run("fix", "photos", "--decided", "-q")
     assert "ann says accept: (merged into cat/1.png), bob says keep: settle it" in capsys.readouterr().err
     assert (photos / "cat/2.png").exists()
-    run("decisions", "photos", "withdraw", finding.key, code=2)
+    run("decisions", "withdraw", "photos", finding.key, code=2)
     assert "ann, bob decided the finding" in capsys.readouterr().err
-    run("decisions", "photos", "settle", "--rule", "majority")
+    run("decisions", "settle", "photos", "--rule", "majority")
     assert "0 settled, 1 left open." in capsys.readouterr().out
-    run("decisions", "photos", "settle", "--rule", "by:ann", "--reviewer", "eve")
-    run("decisions", "photos", "list")
+    run("decisions", "settle", "photos", "--rule", "by:ann", "--reviewer", "eve")
+    run("decisions", "list", "photos")
     assert len(capsys.readouterr().out.splitlines()) == 2 + 3
     run("fix", "photos", "--decided", "-q")
     assert not (photos / "cat/2.png").exists()
@@ -159,13 +159,13 @@ def test_a_decision_is_withdrawn_from_the_command_line(
     monkeypatch.chdir(photos.parent)
     report = audited(photos)
     keep(report, report.items[0])
-    run("decisions", "photos", "withdraw", report.items[0].key)
+    run("decisions", "withdraw", "photos", report.items[0].key)
     assert capsys.readouterr().out == "Withdrew 1 decision.\n"
-    run("decisions", "photos", "list")
+    run("decisions", "list", "photos")
     assert capsys.readouterr().out == "There are no decisions yet.\n"
-    run("decisions", "photos", "list", "--all")
+    run("decisions", "list", "photos", "--all")
     assert len(capsys.readouterr().out.splitlines()) == 2
-    run("decisions", "photos", "withdraw", "k9", "--reviewer", "ann", code=2)
+    run("decisions", "withdraw", "photos", "k9", "--reviewer", "ann", code=2)
     assert "ann has decided nothing of the finding 'k9'" in capsys.readouterr().err
 
 

@@ -342,16 +342,17 @@ def test_the_command_sends_and_takes_back(tmp_path: Path, capsys: pytest.Capture
     wrong = {"8/0003.png": "3", "7/0001.png": "1", "6/0000.png": "0"}
     for name, digit in wrong.items():
         (root / digit / name[2:]).rename(root / name)
-    command = ["decisions", str(root)]
     options = ["--select", "LBL001", "-n", "1", "--quiet"]
-    assert main([*command, "export", str(tmp_path / "out"), "--to", "label-studio", *options]) == 0
+    assert (
+        main(["decisions", "export", str(root), str(tmp_path / "out"), "--to", "label-studio", *options]) == 0
+    )
     assert "1 findings on 1 images for label-studio." in capsys.readouterr().out
     (task,) = json.loads((tmp_path / "out" / "tasks.json").read_text(encoding="utf-8"))
     name = task["data"]["sample_id"]
     answered(task, given(task, "suggested"), {"email": "ann@example.org"})
     (tmp_path / "back.json").write_text(json.dumps([task]))
     for counts in ("1 new, 0 known already", "0 new, 1 known already"):
-        assert main([*command, "import", str(tmp_path / "back.json"), "--quiet"]) == 0
+        assert main(["decisions", "import", str(root), str(tmp_path / "back.json"), "--quiet"]) == 0
         assert counts in capsys.readouterr().out
     assert main(["fix", str(root), "--decided", "--quiet"]) == 0
     assert (root / wrong[name] / name[2:]).exists()
