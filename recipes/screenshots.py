@@ -73,7 +73,8 @@ def of_page(driver: webdriver.Chrome, data: Path, path: Path, keys: str) -> None
     """The review in the report of the last audit, after some keys."""
     report = data.parent / ".dataaudit" / data.name / "reports" / "report.html"
     driver.get(report.as_uri() + "#review")
-    driver.execute_script("document.querySelector('#r-ask').close(); review.decisions.setReviewer('ann')")
+    driver.execute_script("document.querySelector('#r-ask').close(); review.decisions.setReviewer('ann');"
+                          "document.querySelector('#r-code').value = 'LBL001'; review.sieve()")  # fmt: skip
     for key in keys:
         driver.switch_to.active_element.send_keys(key)
     time.sleep(0.3)

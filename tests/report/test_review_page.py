@@ -238,6 +238,32 @@ def test_order_and_estimates_are_those_of_a_session(animals: Report, show: Calla
     assert agree(browser, session)
 
 
+def test_figures_are_those_of_a_session_with_several_checks_groups_and_findings_without_chances(
+    show: Callable[[Report], Any],
+) -> None:
+    draw = random.Random(1)
+    tables = tables_of({f"{at}.jpg": CLASSES[at % 3] for at in range(120)})
+    items = []
+    for at in range(90):
+        chance = draw.choice((0.02, 0.3, 0.3, 0.9, 0.99999, 1.0, None))
+        found = relabel(
+            f"{at:012x}", tables, f"L{at}", CLASSES[(at + 1 + at % 2) % 3], score=draw.random(),
+            probability=chance, evidence={"group": draw.choice("ab")} if at % 5 == 0 else {},
+        )  # fmt: skip
+        code = "OUT001" if chance is None else draw.choice(("LBL001", "SEG001"))
+        items.append(replace(found, code=code))
+    browser = show(report_of(tables, *items))
+    session = Session(worklist_of(report_of(tables, *items)))
+    for step in range(70):
+        key, verdict = items[draw.randrange(90)].key, draw.choice(("accept", "keep", "skip"))
+        session.decide(key, verdict)
+        browser.execute_script(
+            "review.refresh(review.queue.keys.get(arguments[0])); review.decide(arguments[1]);", key, verdict
+        )
+        if step % 9 == 0:
+            assert agree(browser, session)
+
+
 def agree(browser: Any, session: Session) -> bool:
     mine = session.progress()
     figures, queue, advice = browser.execute_script(

@@ -148,6 +148,11 @@ function proposalOf(entry) {
   }[fix.op];
 }
 
+// Whether the image itself is in question, and not what it is said to show.
+function isAboutImage(entry) {
+  return ["drop", "merge"].includes(entry.fix?.op);
+}
+
 // Classes that a person may name instead, most probable first, then the others by name.
 function classesFor(entry, classes) {
   const taken = new Set(entry.taken ?? []);

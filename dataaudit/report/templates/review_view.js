@@ -104,12 +104,14 @@ class View {
     const proposal = proposalOf(entry);
     find("#r-accept").disabled = !proposal;
     find("#r-accept-text").replaceChildren(...(proposal ? [proposal[0], ...(proposal[1] ? [nameNode(proposal[1])] : [])] : ["Nothing is proposed"]));
-    find("#r-keep-text").replaceChildren(...(entry.given && !entry.newBox ? ["Keep ", nameNode(entry.given)] : ["Keep as it is"]));
+    const keep = isAboutImage(entry) ? ["Keep the image"] : entry.given && !entry.newBox ? ["Keep ", nameNode(entry.given)] : ["Keep as it is"];
+    find("#r-keep-text").replaceChildren(...keep);
     find("#r-other").disabled = !entry.named;
   }
 
   // The classes that number keys stand for.
   numbered(entry) {
+    if (isAboutImage(entry)) return [];
     const taken = new Set(entry.taken ?? []);
     return entry.named || entry.choices ? (entry.choices ?? []).filter(([name]) => name === entry.given || (entry.named && !taken.has(name))).slice(0, 5) : [];
   }
