@@ -8,9 +8,10 @@ import torch
 
 from dataaudit.modelcheck.deployment.checking import Parity
 from dataaudit.modelcheck.deployment.differences import wilson
+from dataaudit.modelcheck.deployment.preparing import Preprocessing, Side
 from dataaudit.modelcheck.reporting import Table
 
-__all__ = ["TYPES", "tables"]
+__all__ = ["TYPES", "steps", "tables"]
 
 TYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16,
          "bfloat16": torch.bfloat16, "int8": torch.qint8}  # fmt: skip
@@ -67,3 +68,33 @@ def _size(one: Parity) -> str | None:
     if after is None:
         return None
     return f"{after / 1e6:.1f} MB" + ("" if before is None else f" (trained: {before / 1e6:.1f} MB)")
+
+
+def steps(found: Preprocessing) -> Table:
+    """The steps of both sides as a table."""
+    columns = [_steps(side) for side in (found.training, found.deployment)]
+    rows = tuple((name, columns[0][name], columns[1][name]) for name in columns[0])
+    differ = frozenset(
+        at for at, row in enumerate(rows) if at and row[1] != row[2] and row[0] != "unexplained"
+    )
+    note = "Steps as they look from outside: the known ones that explain the result best."
+    if found.levels is not None:
+        note += f" Mean difference: {found.levels:.2g} levels of 255."
+    return Table(title="What each side does", columns=("", "training", "deployment"), rows=rows,
+                 marked=differ, note=note)  # fmt: skip
+
+
+def _steps(side: Side) -> dict[str, str]:
+    recipe = side.recipe
+    known = recipe.is_known
+    return {
+        "takes": side.takes,
+        "EXIF orientation": "applied" if recipe.upright else "not applied, or none in these images",
+        "region": str(recipe.region) if known else "not known",
+        "resize": recipe.method if known else "not known",
+        "colours": "BGR" if recipe.reverse else "RGB",
+        "scaled to": recipe.scaling if known else "not known",
+        "axes": side.layout,
+        "type": side.dtype,
+        "unexplained": f"{recipe.left:.1f} levels of 255",
+    }
