@@ -55,19 +55,19 @@ def test_python_dash_m_is_the_command() -> None:
     assert (done.returncode, done.stdout) == (0, "dataaudit 0.1.0\n")
 
 
-@pytest.mark.parametrize("code", sorted(registry.checks()))
+@pytest.mark.parametrize("code", sorted(registry.rules()))
 def test_every_check_is_explained(code: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rule", code.lower()]) == 0
     out = capsys.readouterr().out
-    assert out.startswith(f"{code} {registry.checks()[code].name}")
-    assert registry.checks()[code].summary in out
+    assert out.startswith(f"{code} {registry.rules()[code].name}")
+    assert registry.rules()[code].summary in out
 
 
 def test_rule_without_a_code_lists_all_and_a_wrong_one_names_the_nearest(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["rule"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == len(registry.checks())
+    assert len(capsys.readouterr().out.splitlines()) == len(registry.rules())
     assert main(["rule", "LBL01"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
