@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from dataaudit.modelcheck.losses import loss_inputs
     from dataaudit.modelcheck.repeating import determinism
     from dataaudit.modelcheck.reporting import ModelReport
+    from dataaudit.modelcheck.runs import curves
     from dataaudit.modelcheck.tracing import trace
 
 # No submodule may have the name of a function: an import of it would hide the function
 _HOME = {
     "ModelReport": "reporting",
+    "curves": "runs",
     "determinism": "repeating",
     "kept": "keeping",
     "load_model": "loading",
@@ -29,7 +31,7 @@ _HOME = {
     "trace": "tracing",
 }
 
-__all__ = ["ModelReport", "determinism", "kept", "load_model", "loss_inputs", "parity", "trace"]
+__all__ = ["ModelReport", "curves", "determinism", "kept", "load_model", "loss_inputs", "parity", "trace"]
 
 
 def __getattr__(name: str) -> Any:
