@@ -244,3 +244,25 @@ BOX_UNITS = rule(
     Change: multiply by (width, height, width, height), or divide by it.
     """,
 )  # fmt: skip
+WORSE_THAN_BASELINE = rule(
+    "MOD030", "worse_than_baseline", command="model baseline",
+    text="""The model is right less often than the dataset's baseline.
+
+    Flagged: accuracy on the same samples is below that of a regression on a pretrained backbone's features
+    (out of sample), by McNemar's exact test. The baseline gets right samples that the model doesn't: the data
+    allow more than the model makes of them.
+
+    Change: debug the model and its training: ``dataaudit model loss``, ``overfit``, ``curves``,
+    ``preprocessing``; look at the samples that the baseline gets right.
+    """,
+)  # fmt: skip
+NO_BETTER_THAN_BASELINE = rule(
+    "MOD031", "no_better_than_baseline", command="model baseline",
+    text="""The model is no better than the dataset's baseline.
+
+    Flagged: accuracies differ by no more than chance, although two in a hundred samples or more are wrong.
+    What both get wrong is more often due to the data: labels, duplicates, too few samples of a class.
+
+    Change: look at the data first: ``dataaudit audit``; then at what the model adds.
+    """,
+)  # fmt: skip
