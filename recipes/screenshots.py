@@ -47,10 +47,20 @@ def wait(condition: Callable[[], Any], what: str, seconds: float = 120) -> None:
         time.sleep(0.1)
 
 
-def of_review(driver: webdriver.Chrome, data: Path, path: Path, keys: int) -> None:
+def of_review(driver: webdriver.Chrome, data: Path, path: Path, keys: int, *more: str) -> None:
     """Audit, open the App, accept some findings and take its picture."""
     cli.main(["audit", str(data), "--exit-zero", "--quiet"])
-    command = [sys.executable, "-m", "dataaudit", "review", str(data), "--no-open", "--reviewer", "ann"]
+    command = [
+        sys.executable,
+        "-m",
+        "dataaudit",
+        "review",
+        str(data),
+        "--no-open",
+        "--reviewer",
+        "ann",
+        *more,
+    ]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         url = next(line.split()[-1] for line in process.stderr if "http://" in line)
@@ -93,7 +103,7 @@ def main(folder: Path) -> None:
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": SEEN})
         demo.write_digits(Path(home) / "digits")
-        of_review(driver, Path(home) / "digits", folder / "review-app.png", 14)
+        of_review(driver, Path(home) / "digits", folder / "review-app.png", 14, "--select", "LBL")
         of_page(driver, Path(home) / "digits", folder / "review-page.png", 12 * "a" + "s")
         draw(Path(home) / "shapes")
         of_review(driver, Path(home) / "shapes", folder / "review-app-boxes.png", 0)

@@ -104,8 +104,8 @@ async def _served(host: str, port: int, ready: Callable[[], None]) -> None:
 
     config = Config()
     config.bind, config.loglevel, config.graceful_timeout = [f"{host}:{port}"], "WARNING", 1.0
-    for name in ("fiftyone.operators.store", "fiftyone.server.app"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("fiftyone.operators.store", "fiftyone.server.app"):  # they tell of every step
+        logging.getLogger(name).setLevel(logging.ERROR)
     set_port(port)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -129,7 +129,7 @@ def open_page(source: Source, *, browser: bool = True) -> int:
         raise InputError("There is no report.", where=file, fix=f"Audit it: dataaudit audit {source.path}")
     sys.stdout.write(f"{file}\n")
     if browser:
-        webbrowser.open(file.resolve().as_uri())
+        webbrowser.open(file.resolve().as_uri() + "#review")
     return 0
 
 

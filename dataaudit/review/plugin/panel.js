@@ -216,7 +216,8 @@
   function zoom([width, height], boxes) {
     const corner = (i, pick) => pick(...boxes.map(([box]) => box[i]));
     const [x1, y1, x2, y2] = [corner(0, Math.min), corner(1, Math.min), corner(2, Math.max), corner(3, Math.max)];
-    const scale = Math.min(20, Math.max(1, 0.6 * Math.min(width / (x2 - x1), height / (y2 - y1))));
+    const scale = Math.min(20, Math.max(1, 0.75 * Math.min(width / (x2 - x1), height / (y2 - y1))));
+    if (scale === 1) return null;
     const [x, y] = [(x1 + x2) / 2 / width - 0.5, (y1 + y2) / 2 / height - 0.5];
     return { transform: `scale(${scale}) translate(${-100 * x}%, ${-100 * y}%)` };
   }
@@ -226,7 +227,7 @@
     const boxed = finding.box || finding.suggested_box;
     return h("dl", { className: "da-facts" },
       row("given", finding.given === null ? "–" : h(Name, null, finding.given), boxed && finding.box ? "da-is-given" : ""),
-      row("suggested", finding.suggested === null ? "–" : h(Name, null, finding.suggested), finding.suggested_box ? "da-is-proposed" : ""),
+      row("suggested", finding.suggested === null ? (finding.suggested_box ? "the dashed box" : "–") : h(Name, null, finding.suggested), finding.suggested_box ? "da-is-proposed" : ""),
       row("error?", h("span", { className: "da-figure" }, percent(finding.probability))),
       row("score", h("span", { className: "da-figure" }, finding.score.toFixed(3))),
       row("check", `${finding.code} ${finding.check}`),
