@@ -173,7 +173,7 @@ EXPLODING_GRADIENT = rule(
     text="""The gradient grows on its way to the first layers, or is huge over all.
 
     Flagged: gradient times weight is over 10,000 times larger in the first layers than in the last, or the
-    norm of the whole gradient is over a million times the norm of the weights.
+    norm of the whole gradient is over a thousand times the norm of the weights.
 
     Change: normalisation, an initialisation that keeps the variance, scaled inputs and targets, clipping.
     """,

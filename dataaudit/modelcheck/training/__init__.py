@@ -1,0 +1,1 @@
+"""Training: overfitting one batch, gradients, learning rates, and several processes against one."""

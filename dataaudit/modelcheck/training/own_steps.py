@@ -1,0 +1,175 @@
+"""A training step of the user's: are backward, step and zero_grad called, in order, and once?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from dataaudit.modelcheck.families import trn
+from dataaudit.modelcheck.findings import finding, place_of
+from dataaudit.modelcheck.keeping import Kept
+from dataaudit.modelcheck.training.setups import Setup
+from dataaudit.modelcheck.training.trials import prepare, without_dropout
+from dataaudit.types import Finding
+
+__all__ = ["judge_step"]
+
+CALLS = 16
+"""Calls of a step that never changes a weight before it counts as one that doesn't."""
+
+
+@dataclass
+class _Seen:
+    """What happened in calls of the step; norms are of the whole gradient."""
+
+    arrived: list[float] = field(default_factory=list)
+    stepped: list[tuple[int, float]] = field(default_factory=list)
+    given: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    call: int = 0
+
+
+class _Losses(TorchFunctionMode):
+    """Values that loss functions return, and those of which the gradient is taken."""
+
+    def __init__(self, seen: _Seen) -> None:
+        super().__init__()
+        self.seen = seen
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        name = getattr(func, "__name__", "")
+        if name == "backward" and args and isinstance(args[0], torch.Tensor) and args[0].numel() == 1:
+            self.seen.given.append(float(args[0].detach()))
+        out = func(*args, **(kwargs or {}))
+        loss = "loss" in name or "cross_entropy" in name
+        if loss and isinstance(out, torch.Tensor) and out.numel() == 1 and out.requires_grad:
+            self.seen.losses.append(float(out.detach()))
+        return out
+
+
+def judge_step(setup: Setup, state: Kept) -> Iterator[Finding]:
+    """TRN007: what a training step of the user's leaves out; within `kept`."""
+    if setup.train_step is None:
+        return
+    seen = _watched(setup, state)
+    name = getattr(setup.train_step, "__name__", "train_step")
+    what, advice = _wrong(seen)
+    if what:
+        yield finding(
+            trn.TRAINING_STEP, name, what, advice=advice, source=place_of(setup.train_step),
+            evidence={"calls": seen.call, "steps": len(seen.stepped), "norms_at_step":
+                      [norm for _, norm in seen.stepped[:8]], "norms_after_backward": seen.arrived[:8]},
+        )  # fmt: skip
+
+
+def _watched(setup: Setup, state: Kept) -> _Seen:
+    state.restore()
+    prepare(setup.model)
+    seen = _Seen()
+    parameters = [one for group in setup.optimizer.param_groups for one in group["params"]]
+    touched: list[bool] = [False]
+
+    def arrive(_: torch.Tensor) -> None:
+        touched[0] = True
+
+    for one in parameters:
+        if one.requires_grad:
+            watch: Callable[..., Any] = one.register_post_accumulate_grad_hook
+            watch(arrive)
+    for group in setup.optimizer.param_groups:
+        # Weights stay as they are, so that the gradient of the same batch is the same each time
+        group["lr"] = 0.0
+        if "weight_decay" in group:
+            group["weight_decay"] = 0.0
+
+    def before(*_: Any) -> None:
+        seen.stepped.append((seen.call, _norm(parameters)))
+
+    setup.optimizer.register_step_pre_hook(before)
+    assert setup.train_step is not None
+    clipped = _Clips(parameters, seen)
+    with without_dropout(), _Losses(seen), clipped:
+        for at in range(CALLS):
+            seen.call, touched[0] = at + 1, False
+            torch.manual_seed(0)
+            setup.train_step(setup.model, setup.optimizer, (setup.inputs, setup.targets))
+            if touched[0] and len(seen.arrived) < at + 1:
+                seen.arrived.append(_norm(parameters))
+            if len(seen.stepped) >= 4 and at >= 3:
+                break
+    state.restore()
+    prepare(setup.model)
+    return seen
+
+
+class _Clips(TorchFunctionMode):
+    """Notes the norm of the gradient right after each backward."""
+
+    def __init__(self, parameters: list[torch.Tensor], seen: _Seen) -> None:
+        super().__init__()
+        self.parameters, self.seen = parameters, seen
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if getattr(func, "__name__", "") == "backward":
+            self.seen.arrived.append(_norm(self.parameters))
+        return out
+
+
+def _norm(parameters: list[torch.Tensor]) -> float:
+    total = sum(float(one.grad.detach().float().norm()) ** 2 for one in parameters if one.grad is not None)
+    return math.sqrt(total)
+
+
+def _wrong(seen: _Seen) -> tuple[str, str]:
+    """What is wrong and what to change; empty where nothing is."""
+    order = "optimizer.zero_grad(), loss.backward(), optimizer.step(), in this order."
+    if not seen.arrived:
+        return f"In {seen.call} calls of the step no gradient arrived: backward() isn't called.", order
+    if not seen.stepped:
+        return f"Gradients arrive, and in {seen.call} calls optimizer.step() isn't called.", order
+    norms = [norm for _, norm in seen.stepped]
+    arrived = max(seen.arrived)
+    if max(norms) == 0 and arrived > 0:
+        return (
+            "When optimizer.step() is called the gradients are zero: they are cleared after backward().",
+            order,
+        )
+    if norms[0] == 0 and max(norms) > 0:
+        return (
+            "The first optimizer.step() comes before backward(): it uses the gradient of the batch before.",
+            order,
+        )
+    every = seen.stepped[1][0] - seen.stepped[0][0] if len(seen.stepped) > 1 else seen.stepped[0][0]
+    if len(norms) > 2 and norms[1] > 1.5 * norms[0] and norms[2] > 1.25 * norms[1]:
+        return (
+            "Gradients add up from step to step: on the same batch their norm is "
+            f"{norms[0]:.3g}, {norms[1]:.3g}, {norms[2]:.3g}. zero_grad() isn't called.", order,
+        )  # fmt: skip
+    first = seen.arrived[0]
+    share = seen.given[0] / seen.losses[0] if seen.given and seen.losses and seen.losses[0] else 0.0
+    if every > 1 and norms[0] > 0.75 * every * first and abs(share - 1) < 1e-3:
+        return (
+                f"The gradients of {every} batches are added up and not divided by {every}: the step is "
+                f"{norms[0] / first:.2g} times that of one batch.", f"(loss / {every}).backward().",
+            )  # fmt: skip
+    if every > 1 and norms[0] < 1.2 * first and abs(share * every - 1) < 1e-3:
+        return (
+                f"The optimizer steps every {every} batches, and the gradient is of the last alone: it is "
+                "cleared in each call.", "Call zero_grad() after step() only.",
+            )  # fmt: skip
+    if norms[0] < 1e-3 * arrived:
+        return (
+            f"The gradient's norm is {arrived:.3g} after backward() and {norms[0]:.3g} at optimizer.step(): "
+            "it is clipped to next to nothing.", "Clip to a norm of about 1, and unscale before.",
+        )  # fmt: skip
+    return "", ""
