@@ -10,7 +10,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dataaudit.modelcheck.baselines import baseline
     from dataaudit.modelcheck.deployment.checking import parity
+    from dataaudit.modelcheck.deployment.preparing import preprocessing
     from dataaudit.modelcheck.keeping import kept
     from dataaudit.modelcheck.loading import load_model
     from dataaudit.modelcheck.losses import loss_inputs
@@ -18,20 +20,36 @@ if TYPE_CHECKING:
     from dataaudit.modelcheck.reporting import ModelReport
     from dataaudit.modelcheck.runs import curves
     from dataaudit.modelcheck.tracing import trace
+    from dataaudit.modelcheck.viewing import view
 
 # No submodule may have the name of a function: an import of it would hide the function
 _HOME = {
     "ModelReport": "reporting",
+    "baseline": "baselines",
     "curves": "runs",
     "determinism": "repeating",
     "kept": "keeping",
     "load_model": "loading",
     "loss_inputs": "losses",
     "parity": "deployment.checking",
+    "preprocessing": "deployment.preparing",
     "trace": "tracing",
+    "view": "viewing",
 }
 
-__all__ = ["ModelReport", "curves", "determinism", "kept", "load_model", "loss_inputs", "parity", "trace"]
+__all__ = [
+    "ModelReport",
+    "baseline",
+    "curves",
+    "determinism",
+    "kept",
+    "load_model",
+    "loss_inputs",
+    "parity",
+    "preprocessing",
+    "trace",
+    "view",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,13 +10,14 @@ chance, so no accuracy is given; decisions that flip are. Data: the 128 photogra
 from __future__ import annotations
 
 import argparse
-import gc
+import json
 import os
 import resource
 import tempfile
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -110,7 +111,7 @@ def cells(row: Row) -> tuple[str, ...]:
             flips, before, after, size, said)  # fmt: skip
 
 
-def document(rows: list[Row], n: int) -> str:
+def document(rows: list[tuple[str, ...]], n: int) -> str:
     """The page of the documentation."""
     versions = ", ".join(
         f"{name} {version(name)}" for name in ("torch", "torchvision", "onnx", "onnxruntime", "onnxscript")
@@ -124,7 +125,7 @@ def document(rows: list[Row], n: int) -> str:
         "`torch.onnx.export` (the exporter that builds on `torch.export`) with a free batch axis.", "",
         f"Versions: {versions}. One thread of a CPU that other work shares: the times are rough.", "",
         "| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS),
-        *("| " + " | ".join(cells(row)) + " |" for row in rows), "",
+        *("| " + " | ".join(row) + " |" for row in rows), "",
         "*relative*: the largest difference as a share of the largest output. *explained*: how much of it",
         "rounding explains, from the model's own rounding against double precision. *flips*: images that",
         "get another class, with a Wilson interval. *ms*: median of a call with one photograph, warm.", "",
@@ -132,28 +133,41 @@ def document(rows: list[Row], n: int) -> str:
     return "\n".join(lines)
 
 
+def measured(family: str, name: str, n: int) -> tuple[tuple[str, ...], list[str], str]:
+    """The cells of a family, its findings, and what it took; in a process of its own."""
+    torch.set_num_threads(1)
+    row = compare(family, name, n)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    found = [f"{item.code} {item.message}" for item in (row.found.findings if row.found else ())]
+    return cells(row), found, f"{row.seconds:.0f} s, {memory:.1f} GiB"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--n", type=int, default=64)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", default="", help="names of models, with commas")
+    parser.add_argument("--rows", type=Path, help="JSON file of what was measured before; added to")
     parser.add_argument("--docs", type=Path)
     given = parser.parse_args()
-    torch.set_num_threads(1)
-    rows: list[Row] = []
-    for family, name in FAMILIES.items():
-        if given.only and name not in given.only.split(","):
-            continue
-        row = compare(family, name, given.n)
-        rows.append(row)
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print("  ".join(cells(row)), f" [{row.seconds:.0f} s, {memory:.1f} GiB]", flush=True)
-        for item in row.found.findings if row.found else ():
-            print("   ", item.code, item.message, flush=True)
-        if given.docs:
-            given.docs.write_text(document(rows, given.n), encoding="utf-8")
-        gc.collect()
-    healthy = sum(row.found is not None and not row.found.findings for row in rows)
-    print(f"{len(rows)} families, {healthy} without a finding")
+    rows: dict[str, tuple[str, ...]] = {}
+    if given.rows and given.rows.is_file():
+        rows = {name: tuple(row) for name, row in json.loads(given.rows.read_text()).items()}
+    wanted = [pair for pair in FAMILIES.items() if pair[1] not in rows]
+    if given.only:
+        wanted = [pair for pair in wanted if pair[1] in given.only.split(",")]
+    for family, name in wanted:
+        # Runtimes keep their arenas: a process for each
+        with get_context("spawn").Pool(1) as pool:
+            row, found, took = pool.apply(measured, (family, name, given.n))
+        rows[name] = row
+        print("  ".join(row), f" [{took}]", *found, sep="\n    ", flush=True)
+        if given.rows:
+            given.rows.write_text(json.dumps(rows))
+    shown = [rows[name] for name in FAMILIES.values() if name in rows]
+    if given.docs:
+        given.docs.write_text(document(shown, given.n), encoding="utf-8")
+    healthy = sum(row[-1].startswith("none") for row in shown)
+    print(f"{len(shown)} families, {healthy} without a finding")
 
 
 if __name__ == "__main__":
