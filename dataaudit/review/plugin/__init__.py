@@ -64,7 +64,8 @@ class _Work(foo.Operator):  # type: ignore[misc]
         job = desk.start(self.job, message=ctx.params.get("message"))
         while not job.wait(0.5):
             found = job.plain()
-            yield ctx.ops.set_progress(label=f"{TITLES[self.job]}: {found['doing']}", progress=found["share"])
+            doing = ": ".join(filter(None, (TITLES[self.job], found["doing"])))
+            yield ctx.ops.set_progress(label=doing, progress=found["share"])
         found = job.plain()
         yield ctx.ops.set_progress(label="Done", progress=1.0)
         yield ctx.ops.notify(found["message"] or "Done.", variant="success" if found["ok"] else "error")
