@@ -17,7 +17,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sizes", metavar="N,N", help="samples of each process (equal parts)")
     parser.add_argument("--wrap", metavar="SPEC", help="your function that wraps the model (DDP)")
     parser.add_argument("--rank-loader", metavar="SPEC",
-                        help="your function of rank and number of processes that makes the loader")  # fmt: skip
+                        help="your function of rank and world that makes the loader")  # fmt: skip
     parser.add_argument("--rank-seed", metavar="SPEC", help="your function of the rank that seeds it")
     parser.add_argument("--seconds", type=float, default=60.0, metavar="S", help="at most (%(default)s)")
     commands.data_arguments(parser, n=8)

@@ -373,7 +373,7 @@ def _nonfinite(setup: Setup) -> Iterator[Finding]:
                 else:
                     value = scalar(setup.forward())
                     if value is not None and math.isfinite(float(value.detach())):
-                        value.backward()
+                        torch.autograd.backward(value)
             except RuntimeError as error:
                 told = re.search(r"Function '(\w+?)(?:Backward\d*)?' returned nan", str(error))
                 function = told.group(1) if told else ""

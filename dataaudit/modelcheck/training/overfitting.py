@@ -213,6 +213,8 @@ def _causes(bench: Bench, seen: looked.Paths, run: Run, known: Sequence[Finding]
     bench.state.restore()
     prepare(setup.model)
     last = weights.deepest(bench, seen, run, helps)
+    if last.code == "TRN001" and bench.left <= 0:
+        return  # what rests on all trials can't be said after some of them
     if last.code != "TRN001" or not run.losses or run.losses[-1] > 0.9 * run.losses[0]:
         yield last
 
@@ -241,9 +243,9 @@ def _single(bench: Bench, seen: looked.Paths, run: Run) -> Finding:
         options.append(Change(no_decay=True))
     if largest_dropout(model) > 0.6:
         options.append(Change(no_dropout=True))
-    factors: tuple[float, ...] = (0.1, 0.01, 1e-3, 1e-4, 10.0, 100.0) if run.broke or rate_of(setup) >= 0.3 else (
-        10.0, 100.0, 0.1, 1e3, 0.01, 1e4, 1e6,
-    )  # fmt: skip
+    factors: tuple[float, ...] = (10.0, 100.0, 0.1, 1e3, 0.01, 1e4, 1e6)
+    if run.broke or rate_of(setup) >= 0.3:
+        factors = (0.1, 0.01, 1e-3, 1e-4, 10.0, 100.0)
     if setup.own_optimizer:
         usual = RATES.get(type(setup.optimizer).__name__, 1e-3) / max(rate_of(setup), 1e-30)
         if not 1e-3 < usual < 1e3:

@@ -151,7 +151,7 @@ def one_pass(
         value = scalar(loss(call(model, inputs), targets))
         if value is None or not value.requires_grad:
             raise InputError("The loss is no number with a gradient.", fix="See dataaudit model loss.")
-        value.backward()
+        torch.autograd.backward(value)
     return value
 
 

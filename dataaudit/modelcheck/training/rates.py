@@ -41,7 +41,7 @@ class RateRange:
         smooth: losses smoothed over neighbouring steps.
         steepest: where the smoothed loss falls fastest; None where it doesn't fall.
         lowest: where it is lowest.
-        diverges: from where on it grows above where it began; None where it doesn't.
+        diverges: from where on nine tenths of its fall are lost again; None where it doesn't.
         now: the optimizer's own rate, or None where the user gave no optimizer.
         findings: whether that lies outside.
     """
@@ -164,7 +164,8 @@ def _landmarks(
     if len(rates) < 8:
         return None, None, rates[-1] if rates else None
     bottom = min(range(len(smooth)), key=lambda at: smooth[at])
-    diverges = next((rates[at] for at in range(bottom, len(smooth)) if smooth[at] > smooth[0]), None)
+    again = smooth[bottom] + 0.9 * max(smooth[0] - smooth[bottom], 0.0)
+    diverges = next((rates[at] for at in range(bottom, len(smooth)) if smooth[at] > again), None)
     if smooth[0] - smooth[bottom] < 0.02 * abs(smooth[0]) or bottom < 2:
         return None, None, diverges
     steps = range(1, bottom)

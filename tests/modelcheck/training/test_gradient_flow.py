@@ -71,8 +71,8 @@ def test_steps_that_a_scaler_skips_are_no_fault() -> None:
 @pytest.mark.parametrize("rate", [1e3, 1e-12])
 def test_a_step_out_of_proportion_is_found(rate: float) -> None:
     model = torchvision.models.mobilenet_v3_small(num_classes=4)
-    found = gradients(model, nn.CrossEntropyLoss(), *data(),
-                      optimizer=lambda each: torch.optim.SGD(each.parameters(), lr=rate)).findings  # fmt: skip
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate)
+    found = gradients(model, nn.CrossEntropyLoss(), *data(), optimizer=optimizer).findings
     assert [item.code for item in found] == ["TRN024"]
 
 

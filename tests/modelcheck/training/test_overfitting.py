@@ -246,6 +246,6 @@ class Accumulating:
 )
 def test_a_training_step_of_ones_own_is_looked_at(step: Any, says: str | None) -> None:
     x, y = batch()
-    done = overfit(small(), None, x, y, train_step=step, optimizer=sgd(0.5), seconds=10)
+    done = overfit(small(), None, x, y, train_step=step, optimizer=sgd(0.1), seconds=30)
     first = done.findings[0].message if done.findings else None
     assert (says is None and first is None) or (says is not None and says in str(first)), (first, done.said)
