@@ -33,6 +33,8 @@ NEARLY = 0.05
 """By how much less likely an error may be for the sake of another kind."""
 WINDOW = 12
 """How far another kind is looked for."""
+_DIGITS = 9
+"""Of a chance: the further ones of equal chances differ, and then the scores wouldn't decide."""
 
 
 def place_of(entry: Entry) -> Hashable:
@@ -98,12 +100,13 @@ def arranged(
     >>> arranged([0.9, 0.2, 0.5, 0.3], [0.1, 0.5, 0.2, 0.4], ["a", "b", "c", "b"], ["x", "x", "x", "x"])
     [0, 2, 3, 1]
     """
-    values, low = np.asarray(gains, dtype=np.float64), np.asarray(scores, dtype=np.float64)
+    values, low = np.round(gains, _DIGITS), np.asarray(scores, dtype=np.float64)
     members: dict[Hashable, list[int]] = {}
     for at in np.lexsort((low, -values)).tolist():
         members.setdefault(places[at], []).append(at)
     units = list(members.values())
     means = np.array([values[unit[0]] if len(unit) == 1 else values[unit].mean() for unit in units])
+    means = means.round(_DIGITS)
     firsts = np.array([low[unit[0]] for unit in units])
     best = np.lexsort((firsts, -means))
     return [at for unit in _mixed(best.tolist(), means.tolist(), units, kinds) for at in units[unit]]

@@ -252,10 +252,12 @@ def test_figures_are_those_of_a_session_with_several_checks_groups_and_findings_
         )  # fmt: skip
         code = "OUT001" if chance is None else draw.choice(("LBL001", "SEG001"))
         items.append(replace(found, code=code))
+        if at % 10 == 1:  # another check proposes the same
+            items.append(replace(found, key=f"{at:x}{'f' * 8}", code="LBL003", probability=0.6))
     browser = show(report_of(tables, *items))
     session = Session(worklist_of(report_of(tables, *items)))
     for step in range(70):
-        key, verdict = items[draw.randrange(90)].key, draw.choice(("accept", "keep", "skip"))
+        key, verdict = draw.choice(items).key, draw.choice(("accept", "keep", "skip"))
         session.decide(key, verdict)
         browser.execute_script(
             "review.refresh(review.queue.keys.get(arguments[0])); review.decide(arguments[1]);", key, verdict
@@ -275,7 +277,8 @@ def agree(browser: Any, session: Session) -> bool:
     names = ("decided", "left", "confirmed", "kept", "errors_left", "low", "high")
     assert figures == pytest.approx([mine[name] for name in names], abs=1e-6)
     assert advice == mine["advice"]
-    return bool(queue == session.queue)
+    assert queue == session.queue
+    return True
 
 
 def test_findings_that_propose_the_same_fix_are_answered_by_one_verdict(

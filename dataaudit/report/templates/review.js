@@ -256,7 +256,7 @@ class Review {
 
   bulk(answer) {
     if (answer !== "yes") return;
-    const findings = this.queue.acceptable().map((at) => this.data.entries[at].key);
+    const findings = [...new Set(this.queue.acceptable().flatMap((at) => this.queue.same(this.data.entries[at])))];
     this.decisions.decide(findings, "accept");
     this.goOn(BLOCK, null, `Accepted: ${counted(findings.length, "finding")}.`);
   }

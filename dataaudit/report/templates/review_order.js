@@ -5,9 +5,18 @@ const NEARLY = 0.05;
 const WINDOW = 12;
 const BLOCK = 20; // after how many verdicts the rest is judged and ordered anew
 const FEW = 0.1;
+const rounded = (chance) => Math.round(chance * 1e9) / 1e9; // the last digits of equal chances differ
+
+// Chances, of findings that one verdict answers together the largest.
+function together(chances, entries) {
+  const most = new Map();
+  entries.forEach((entry, at) => most.set(entry.same, Math.max(chances[at], most.get(entry.same) ?? 0)));
+  return entries.map((entry) => most.get(entry.same));
+}
 
 // Positions in the order of falling chance: those of one place together, no long runs of one kind.
-function arranged(gains, entries) {
+function arranged(chances, entries) {
+  const gains = chances.map(rounded);
   const members = new Map();
   const best = (one, other) => gains[other] - gains[one] || entries[one].score - entries[other].score || one - other;
   for (const at of entries.map((_, number) => number).sort(best)) {
@@ -16,7 +25,7 @@ function arranged(gains, entries) {
     else members.set(place, [at]);
   }
   const units = [...members.values()].map((unit, number) => ({
-    unit, number, mean: unit.length === 1 ? gains[unit[0]] : unit.reduce((sum, at) => sum + gains[at], 0) / unit.length,
+    unit, number, mean: rounded(unit.reduce((sum, at) => sum + gains[at], 0) / unit.length),
   }));
   units.sort((a, b) => b.mean - a.mean || entries[a.unit[0]].score - entries[b.unit[0]].score || a.number - b.number);
   return mixed(units, entries);

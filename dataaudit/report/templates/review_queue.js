@@ -51,8 +51,9 @@ class Queue {
   // Positions of the entries that fit in their order, those that were skipped at the end.
   renew() {
     const found = this.order.filter((at) => this.fits(at));
-    const late = (at) => this.verdict(this.entries[at]) === "skip", step = (at) => this.decisions.stepOf(this.entries[at].key);
-    this.fitting = [...found.filter((at) => !late(at)), ...found.filter(late).sort((one, other) => step(one) - step(other))];
+    const late = (at) => this.verdict(this.entries[at]) === "skip";
+    const since = (one, other) => this.decisions.compare(this.entries[one].key, this.entries[other].key);
+    this.fitting = [...found.filter((at) => !late(at)), ...found.filter(late).sort(since)];
   }
 
   judgeAnew() {
@@ -60,7 +61,7 @@ class Queue {
     const known = this.entries.map((entry, at) => [at, IS_ERROR[this.verdict(entry)]]);
     this.takenIn = new Map(known.filter(([, error]) => error !== undefined));
     this.estimator.update(this.takenIn);
-    this.order = arranged(this.chances, this.entries);
+    this.order = arranged(together(this.chances, this.entries), this.entries);
     this.renew();
   }
 

@@ -22,7 +22,7 @@ class Decisions {
     this.reviewer = null;
     this.unsaved = false;
     this.step = 0;
-    this.stacks = new Map(); // finding -> [[step, decision], ...], the last one counts
+    this.stacks = new Map(); // finding -> [[step, decision, place in the step], ...], the last one counts
     if (storage) this.read();
   }
 
@@ -91,9 +91,11 @@ class Decisions {
     return this.stacks.get(finding)?.at(-1)[1] ?? null;
   }
 
-  // When the last decision on a finding was made, as a number; 0 for one from before the audit.
-  stepOf(finding) {
-    return this.stacks.get(finding)?.at(-1)[0] ?? 0;
+  // Whether the last decision on a finding was made before that on another: negative if so.
+  compare(one, other) {
+    const [step, , place] = this.stacks.get(one)?.at(-1) ?? [0, null, 0];
+    const [otherStep, , otherPlace] = this.stacks.get(other)?.at(-1) ?? [0, null, 0];
+    return step - otherStep || place - otherPlace;
   }
 
   get count() {
@@ -103,12 +105,12 @@ class Decisions {
   // Decisions that one `undo` takes back together.
   add(decisions) {
     this.step += 1;
-    for (const decision of decisions) {
+    decisions.forEach((decision, place) => {
       const stack = this.stacks.get(decision.finding) ?? [];
-      stack.push([this.step, decision]);
+      stack.push([this.step, decision, place]);
       this.stacks.set(decision.finding, stack);
       this.keepStack(decision.finding);
-    }
+    });
     if (decisions.length) this.changed(true);
   }
 
@@ -122,10 +124,10 @@ class Decisions {
   undo() {
     let last = 0;
     for (const stack of this.stacks.values()) last = Math.max(last, stack.at(-1)[0]);
-    const found = [];
-    for (const [finding, stack] of this.stacks) {
-      if (stack.at(-1)[0] !== last) continue;
-      found.push(finding);
+    const found = [...this.stacks.keys()].filter((finding) => this.stacks.get(finding).at(-1)[0] === last);
+    found.sort((one, other) => this.compare(one, other));
+    for (const finding of found) {
+      const stack = this.stacks.get(finding);
       stack.pop();
       if (!stack.length) this.stacks.delete(finding);
       this.keepStack(finding);
@@ -136,7 +138,7 @@ class Decisions {
 
   // The decisions that count, in the order in which they were given.
   inOrder() {
-    return [...this.stacks.values()].map((stack) => stack.at(-1)).sort((a, b) => a[0] - b[0]).map(([, decision]) => decision);
+    return [...this.stacks.keys()].sort((one, other) => this.compare(one, other)).map((finding) => this.get(finding));
   }
 
   toText() {
