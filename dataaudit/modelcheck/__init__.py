@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from dataaudit.modelcheck.reporting import ModelReport
     from dataaudit.modelcheck.runs import curves
     from dataaudit.modelcheck.tracing import trace
+    from dataaudit.modelcheck.training.gradient_flow import gradients
+    from dataaudit.modelcheck.training.overfitting import overfit
+    from dataaudit.modelcheck.training.processes import processes
+    from dataaudit.modelcheck.training.rates import rate_fits_batch, rate_range
     from dataaudit.modelcheck.viewing import view
 
 # No submodule may have the name of a function: an import of it would hide the function
@@ -28,11 +32,16 @@ _HOME = {
     "baseline": "baselines",
     "curves": "runs",
     "determinism": "repeating",
+    "gradients": "training.gradient_flow",
     "kept": "keeping",
     "load_model": "loading",
     "loss_inputs": "losses",
+    "overfit": "training.overfitting",
     "parity": "deployment.checking",
     "preprocessing": "deployment.preparing",
+    "processes": "training.processes",
+    "rate_fits_batch": "training.rates",
+    "rate_range": "training.rates",
     "trace": "tracing",
     "view": "viewing",
 }
@@ -42,11 +51,16 @@ __all__ = [
     "baseline",
     "curves",
     "determinism",
+    "gradients",
     "kept",
     "load_model",
     "loss_inputs",
+    "overfit",
     "parity",
     "preprocessing",
+    "processes",
+    "rate_fits_batch",
+    "rate_range",
     "trace",
     "view",
 ]
