@@ -23,11 +23,11 @@ CODES = tuple(f"TRN0{number}" for number in range(50, 63))
 _MOST_PLOTS = 8
 # In this order: what makes those after it meaningless comes first
 _SHAPES: tuple[tuple[Callable[[Sight], Sign | None], frozenset[str]], ...] = (
-    (signs.diverging, frozenset()),
+    (signs.rate_effect, frozenset({"TRN052"})),
+    (signs.diverging, frozenset({"TRN059"})),
     (signs.flat, frozenset({"TRN051", "TRN052"})),
     (signs.spikes, frozenset({"TRN051"})),
     (signs.oscillating, frozenset({"TRN051", "TRN053", "TRN061"})),
-    (signs.rate_effect, frozenset({"TRN051", "TRN053"})),
     (signs.plateau, frozenset({"TRN051", "TRN053", "TRN054", "TRN059"})),
     (gaps.perfect_validation, frozenset({"TRN052"})),
     (gaps.overfitting, frozenset({"TRN051", "TRN053"})),

@@ -22,7 +22,7 @@ def plot(history: History, pairs: Sequence[Pair], found: Sequence[Sign]) -> byte
 
     shown = [sign.curve for sign in found]
     first = sorted(pairs, key=lambda pair: not set(pair.names) & set(shown))[:3]
-    figure = Figure(figsize=(4.6 * max(1, len(first)), 3.1), dpi=110, layout="constrained")
+    figure = Figure(figsize=(12, 3.6), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     for at, pair in enumerate(first):
         axes = figure.add_subplot(1, len(first), at + 1)

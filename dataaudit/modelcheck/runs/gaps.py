@@ -132,7 +132,7 @@ def stopped_early(see: Sight) -> Sign | None:
     quarter = y[-max(6, len(y) // 4) :]
     tau, p = shapes.trend(quarter)
     error = 1.2533 * sigma * math.sqrt(6 / len(quarter))
-    if tau >= 0 or p > 0.05 or last < 0.08 * fell or last < 4 * error or gain <= 0:
+    if tau >= 0 or p > 0.05 or last < 0.08 * fell or last < 4 * error or gain < 0.05 * fell:
         return None
     if y.min() >= 0 and end < 0.05 * start:
         return None

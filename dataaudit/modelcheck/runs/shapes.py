@@ -116,7 +116,8 @@ def turning(y: Array) -> tuple[float, float]:
     half = y[len(y) // 2 :]
     x = np.linspace(-1, 1, len(half))
     left = half - np.polyval(np.polyfit(x, half, 1), x)
-    sigma = float(1.4826 * np.median(np.abs(left - np.median(left))))
+    low, high = np.quantile(left, [0.16, 0.84])
+    sigma = float(high - low) / 2
     steps = np.sign(np.diff(half))
     steps = steps[steps != 0]
     turns = float((steps[1:] != steps[:-1]).mean()) if len(steps) > 1 else 0.0

@@ -211,10 +211,11 @@ def oscillating(see: Sight) -> Sign | None:
         level = float(np.median(half))
         fell = max(start - level, 0.0)
         slow = turns < 0.5
-        # Slow waves of a schedule that restarts end low: they count only where the rate doesn't explain them
-        if sigma <= max(0.25 * fell, 0.1 * abs(level)) or (slow and see.rate is not None):
+        # Slow waves of a schedule that restarts end low: the rate explains them
+        if sigma <= max(0.25 * fell, 0.1 * abs(level)) or (slow and _restarts(see.rate)):
             continue
-        if np.ptp(half) < 2 * sigma or shapes.trend(half)[1] < 0.001:
+        parts = shapes.levels(half, 2)
+        if abs(float(parts[1] - parts[0])) > sigma:
             continue
         alone = name == see.pair.names[1] and len(see.train) >= 2 * FEWEST
         return Sign(
@@ -226,6 +227,11 @@ def oscillating(see: Sight) -> Sign | None:
             figures={"deviation": sigma, "level": level, "fell": fell, "turns": turns},
         )  # fmt: skip
     return None
+
+
+def _restarts(rate: Curve | None) -> bool:
+    """Whether the rate goes up again in the second half of the run."""
+    return rate is not None and bool((np.diff(rate.y[len(rate.y) // 2 :]) > 0).any())
 
 
 def spikes(see: Sight) -> Sign | None:
@@ -243,7 +249,8 @@ def spikes(see: Sight) -> Sign | None:
     count = int(out.sum())
     if not count or count > 0.1 * len(y) or out[-1]:
         return None
-    if len(y) > 200 and count < 2 and float(log.max()) < math.log(6.0):
+    # One hard batch among many is usual
+    if len(y) > 200 and count < 3 and not (out[1:] & out[:-1]).any():
         return None
     name = see.pair.names[0] if raw is None or see.pair.better != "lower" else raw.name
     worst = int(np.argmax(np.where(out, log, -np.inf)))
@@ -270,12 +277,13 @@ def plateau(see: Sight) -> Sign | None:
     if n < 2 * FEWEST or see.fell <= 0:
         return None
     smooth, sigma = shapes.smooth(y), shapes.noise(y)
-    found = _longest_still(smooth, max(0.04 * see.fell, sigma))
+    needed = max(see.fell / 3, 4 * sigma)
+    found = _longest_still(smooth, max(0.04 * see.fell, sigma), needed)
     if found is None:
         return None
     first, last = found
     after = float(smooth[last]) - float(smooth[last:].min())
-    if last - first + 1 < 0.3 * n or after < max(see.fell / 3, 4 * sigma) or n - last < 3:
+    if last - first + 1 < 0.3 * n or n - last < 3:
         return None
     begin, end = float(see.at_train[first]), float(see.at_train[last])
     factor = _rate_change(see, begin, end)
@@ -295,14 +303,17 @@ def plateau(see: Sight) -> Sign | None:
     )  # fmt: skip
 
 
-def _longest_still(smooth: Array, tolerance: float) -> tuple[int, int] | None:
-    """First and last point of the longest part within which nothing falls by more than `tolerance`."""
+def _longest_still(smooth: Array, tolerance: float, needed: float) -> tuple[int, int] | None:
+    """First and last point of the longest part within which nothing moves by more than `tolerance`, and
+    after which the curve falls by `needed`.
+    """
+    left = smooth - np.minimum.accumulate(smooth[::-1])[::-1]
     best: tuple[int, int] | None = None
     first = 0
     for last in range(len(smooth)):
         while smooth[first : last + 1].max() - smooth[first : last + 1].min() > tolerance:
             first += 1
-        if best is None or last - first > best[1] - best[0]:
+        if left[last] >= needed and (best is None or last - first > best[1] - best[0]):
             best = first, last
     return best
 
@@ -321,7 +332,7 @@ def _rate_change(see: Sight, begin: float, end: float) -> float | None:
 
 def rate_effect(see: Sight) -> Sign | None:
     """What a change of the learning rate did to the training loss."""
-    if see.rate is None or len(see.train) < 2 * FEWEST:
+    if see.rate is None or len(see.train) < FEWEST + 4:
         return None
     place = np.clip(np.searchsorted(see.rate.x, see.at_train, side="right") - 1, 0, len(see.rate.y) - 1)
     rate = see.rate.y[place]
