@@ -76,11 +76,11 @@ def test_a_step_out_of_proportion_is_found(rate: float) -> None:
     assert [item.code for item in found] == ["TRN024"]
 
 
-def test_a_range_test_suggests_a_rate_and_finds_one_that_is_too_high() -> None:
+def test_a_range_test_suggests_a_rate_and_finds_one_that_is_too_low() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 16), nn.ReLU(), nn.Linear(16, 4))
     done = rate_range(model, nn.CrossEntropyLoss(), *data(), steps=60, high=1e3,
-                      optimizer=lambda each: torch.optim.SGD(each.parameters(), lr=9e3))  # fmt: skip
+                      optimizer=lambda each: torch.optim.SGD(each.parameters(), lr=1e-9))  # fmt: skip
     assert done.suggested is not None
     assert 1e-4 < done.suggested < 1
     assert [item.code for item in done.findings] == ["TRN030"]
