@@ -214,8 +214,8 @@ def oscillating(see: Sight) -> Sign | None:
         # Slow waves of a schedule that restarts end low: the rate explains them
         if sigma <= max(0.25 * fell, 0.1 * abs(level)) or (slow and _restarts(see.rate)):
             continue
-        parts = shapes.levels(half, 2)
-        if abs(float(parts[1] - parts[0])) > sigma:
+        first, second = np.array_split(half, 2)  # means: the median of a swing is one of its ends
+        if abs(float(first.mean() - second.mean())) > sigma:
             continue
         alone = name == see.pair.names[1] and len(see.train) >= 2 * FEWEST
         return Sign(
