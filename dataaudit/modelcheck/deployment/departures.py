@@ -136,12 +136,15 @@ def _depart(here: Values, there: Values, limit: float) -> Departure | None:
         if _is_float(value):
             same[name] = index.find(value)
     covered = {name: bool(names) for name, names in same.items()}
+    readers: dict[str, list[bool]] = {}
     for step in reversed(here.steps):
-        # Fused away: what is computed from it is there
-        if step.outputs and any(covered.get(name, False) for name in step.outputs):
+        outputs = [name for name in step.outputs if name in covered]
+        for name in outputs:
+            # Fused away: all that is computed from it is there
+            covered[name] = covered[name] or (bool(readers.get(name)) and all(readers[name]))
+        if outputs:
             for name in step.inputs:
-                if name in covered:
-                    covered[name] = True
+                readers.setdefault(name, []).append(any(covered[one] for one in outputs))
     for step in here.steps:
         outputs = [name for name in step.outputs if name in covered]
         inputs = [name for name in step.inputs if name in covered]
