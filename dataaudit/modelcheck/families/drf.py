@@ -11,8 +11,9 @@ PROPERTY_DRIFT = rule(
     text="""The images of production look different: light, contrast, colour, sharpness, size or compression.
 
     Flagged: properties of the pixels and files whose distribution differs from the reference's by more than
-    chance, by statistics of the Anderson-Darling kind whose p-values come from permutations. One finding for each
-    aspect, with means, the share of images beyond what the reference has, and the images that show it.
+    chance, by statistics of the Anderson-Darling kind whose p-values come from permutations. One finding
+    for each aspect, with means, the share of images beyond what the reference has, and the images that show
+    it.
 
     Change: look at the camera, the exposure, the preprocessing and the compression on the way; where
     production is right, add such images to the training data, or augment by what changed.
