@@ -129,7 +129,7 @@ def document(rows: list[tuple[str, ...]], n: int) -> str:
         "*relative*: the largest difference as a share of the largest output. *explained*: how much of it",
         "rounding explains, from the model's own rounding against double precision. *flips*: images that",
         "get another class, with a Wilson interval. *ms*: median of a call with one photograph, warm.", "",
-        "torchvision starts the head of its VisionTransformer with zeros, so that its output is 0 on both sides:",
+        "torchvision starts the head of its VisionTransformer with zeros, so its output is 0 on both sides:",
         "that row says that it exports and runs, and nothing about its values.", "",
     ]  # fmt: skip
     return "\n".join(lines)
