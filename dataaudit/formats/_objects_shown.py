@@ -89,7 +89,7 @@ def documents_of(tables: Tables, sizes: pd.DataFrame) -> dict[str, list[Document
         size = sizes[["width", "height", "width", "height"]].to_numpy(dtype=np.float64)
         corners = corners / size[sizes.index.get_indexer(pd.Index(labels["sample_id"]))]
     known = np.isfinite(corners).all(1)
-    corners[:, 2:] -= corners[:, :2]
+    corners = np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]])
     columns = [labels[name].to_numpy()[known].tolist() for name in ("sample_id", "name")]
     marks = labels[list(FLAGS)].to_numpy(dtype=bool)[known]
     attributes = list(ATTRIBUTES.values())
