@@ -109,11 +109,17 @@ async def _served(host: str, port: int, ready: Callable[[], None]) -> None:
     set_port(port)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        # That connections are cut off now is meant
+        loop.set_exception_handler(lambda *_: None)
+        stop.set()
+
     for each in (signal.SIGINT, signal.SIGTERM):
         try:
-            loop.add_signal_handler(each, stop.set)
+            loop.add_signal_handler(each, end)
         except NotImplementedError:  # Windows
-            signal.signal(each, lambda *_: loop.call_soon_threadsafe(stop.set))
+            signal.signal(each, lambda *_: loop.call_soon_threadsafe(end))
     server = asyncio.create_task(run(app, config, shutdown_trigger=stop.wait))
     while not server.done() and not _listens(host, port):
         await asyncio.sleep(0.02)

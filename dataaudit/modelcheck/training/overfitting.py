@@ -114,8 +114,8 @@ def overfit(
     Raises:
         InputError: there are no targets, nothing to learn, or the step raises.
 
-    >>> torch.manual_seed(0).seed() and None
-    >>> done = overfit(nn.Linear(4, 3), nn.CrossEntropyLoss(), torch.rand(6, 4), torch.arange(6) % 3,
+    >>> _ = torch.manual_seed(0)
+    >>> done = overfit(nn.Linear(16, 3), nn.CrossEntropyLoss(), torch.randn(6, 16), torch.arange(6) % 3,
     ...                optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=1e-9))
     >>> [item.code for item in done.findings]
     ['TRN004']
