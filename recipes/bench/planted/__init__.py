@@ -1,8 +1,8 @@
 """Bugs as people write them, and set-ups without any: what the checks of the model side are measured on.
 
-A case is a function of the folder with the real data that builds a set-up and returns what the check says, in
-the order of its report. Whoever writes a case names the cause from the side of the bug; every third one, chosen by
-its name, is held out: the checks are never looked at, nor mended, with it.
+A case is a function of the folder with the real data that builds a set-up and returns what the check says,
+in the order of its report. Whoever writes a case names the cause from the side of the bug; every third one,
+chosen by its name, is held out: the checks are neither looked at nor mended with it.
 """
 
 from __future__ import annotations
