@@ -1,13 +1,16 @@
 """Drift: false alarms where nothing drifted, and what is found of what was planted.
 
     python recipes/bench/drift.py CIFAR10H [--repeats 1000] [--plants 100] [--n 200] [--cache FOLDER]
-    python recipes/bench/drift.py CIFAR10H --only alarms|plants|small|large|streams
+    python recipes/bench/drift.py CIFAR10H --only alarms|plants|small|large|streams|tests
+    python recipes/bench/drift.py COCO128 --n 60 --only alarms|tests [--test mmd]
 
-CIFAR10H is the folder with images/<class>/. Random halves of 2 n of its images are compared with each other;
-a plant changes a share of the images of one half. Features and properties are computed once and kept in
-FOLDER, those of changed images too; all images are written anew in the same way, so that the change is all
-that differs. Streams are made: accuracy 98 % that falls to 60 %; with river installed, the moment at which
-its ADWIN gives an alarm is printed beside ours.
+CIFAR10H is the folder with images/<class>/; any other with images/ does. Random halves of 2 n of its images
+are compared with each other; a plant changes a share of the images of one half. Features and properties are
+computed once and kept in FOLDER, those of changed images too; all images are written anew in the same way, so
+that the change is all that differs. Streams are made: accuracy 98 % that falls to 60 %; with river installed,
+the moment at which its ADWIN gives an alarm is printed beside ours. "tests" compares the two tests of
+embeddings by themselves, at the 5 % level and without the other comparisons: no drift, and mild changes of
+all images.
 """
 
 from __future__ import annotations
@@ -27,7 +30,9 @@ import pandas as pd
 from PIL import Image, ImageFilter
 
 from dataaudit.modelcheck.drift import Side, compare, load_side, read_side, save_side
+from dataaudit.modelcheck.drift.checking import TESTS
 from dataaudit.modelcheck.drift.outcomes import changes
+from dataaudit.modelcheck.drift.pairing import pair
 
 POOL = 1500
 PLANTS: dict[str, Callable[[Image.Image], Image.Image]] = {
@@ -37,13 +42,26 @@ PLANTS: dict[str, Callable[[Image.Image], Image.Image]] = {
         "RGB",
         [c.point(lambda v, f=f: min(v * f, 255)) for c, f in zip(image.split(), (1.15, 1, 0.8), strict=True)],
     ),
-    "JPEG quality 20": lambda image: image,
+    "JPEG quality 20": lambda image: jpeg(image, 20),
     "noise": lambda image: Image.fromarray(
         np.clip(
-            np.asarray(image, dtype=float) + np.random.default_rng(0).normal(0, 12, (*image.size, 3)), 0, 255
+            np.asarray(image, dtype=float) + np.random.default_rng(0).normal(0, 12, (*image.size[::-1], 3)),
+            0,
+            255,
         ).astype(np.uint8)
     ),
 }
+MILD: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "mild blur": lambda image: image.filter(ImageFilter.GaussianBlur(0.5)),
+    "JPEG quality 30": lambda image: jpeg(image, 30),
+    "gamma 0.8": lambda image: image.point(lambda value: 255 * (value / 255) ** 0.8),
+}
+
+
+def jpeg(image: Image.Image, quality: int) -> Image.Image:
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=quality)
+    return Image.open(stream).convert("RGB")
 
 
 def whole(data: Path, cache: Path) -> Side:
@@ -54,24 +72,22 @@ def whole(data: Path, cache: Path) -> Side:
     return load_side(file)
 
 
-def planted(data: Path, cache: Path) -> dict[str, Side]:
+def planted(
+    data: Path, cache: Path, plants: dict[str, Callable[[Image.Image], Image.Image]]
+) -> dict[str, Side]:
     """The pool of images written anew, as it is ("same") and with each change."""
-    files = sorted((data / "images").rglob("*.jpg"))
+    files = sorted(file for file in (data / "images").rglob("*") if file.suffix in (".jpg", ".png"))
     rows = np.random.default_rng(0).permutation(len(files))[:POOL]
     found = {}
-    for name, change in {"same": lambda image: image, **PLANTS}.items():
+    for name, change in {"same": lambda image: image, **plants}.items():
         kept = cache / f"pool-{name.replace(' ', '-')}.npz"
         if not kept.exists():
             with tempfile.TemporaryDirectory() as folder:
                 for row in rows:
-                    to = Path(folder) / files[row].parent.name / files[row].name
+                    to = Path(folder) / files[row].parent.name / f"{files[row].stem}.jpg"
                     to.parent.mkdir(exist_ok=True)
                     image = change(Image.open(files[row]).convert("RGB"))
-                    if name.startswith("JPEG"):
-                        stream = io.BytesIO()
-                        image.save(stream, "JPEG", quality=20)
-                        image = Image.open(stream)
-                    image.save(to, quality=20 if name.startswith("JPEG") else 92)
+                    image.save(to, quality=int(name.split()[-1]) if name.startswith("JPEG") else 92)
                 save_side(read_side(folder), kept)
         found[name] = load_side(kept)
     return found
@@ -101,21 +117,42 @@ def mixed(side: Side, other: Side, rows: np.ndarray, n_other: int) -> Side:
     )
 
 
-def alarms(side: Side, n: int, repeats: int, *, labeled: bool) -> None:
+def alarms(side: Side, n: int, repeats: int, *, labeled: bool, test: str = "classifier") -> None:
     """Random halves: how many reports have any finding, and which."""
     side = side if labeled else replace(side, classes=None)
     codes: Counter[str] = Counter()
     n_reports = 0
     for repeat in range(repeats):
         rows = np.random.default_rng([repeat, 1]).permutation(len(side))[: 2 * n]
-        drifted = compare(take(side, rows[:n]), take(side, rows[n:])).drifted
+        drifted = compare(take(side, rows[:n]), take(side, rows[n:]), test=test).drifted
         n_reports += bool(drifted)
         codes.update({rule.code for rule, _ in drifted})
         if repeat % 50 == 49:
             print(f"  {repeat + 1}: {n_reports} reports with a false alarm", flush=True)
     kind = "with labels" if labeled else "without labels"
-    print(f"no drift, {n} images a side, {kind}: {n_reports} of {repeats} reports have a false alarm "
+    print(f"no drift, {n} images a side, {kind}, {test}: {n_reports} of {repeats} reports have a false alarm "
           f"({n_reports / repeats:.1%}); {dict(codes)}")  # fmt: skip
+
+
+def tests(side: Side, pool: dict[str, Side], n: int, repeats: int, plants: int) -> None:
+    """The tests of embeddings by themselves: false alarms on halves, and mild changes of all images."""
+    count = repeats
+    for name, other in {"no drift": None, **{name: pool[name] for name in MILD}}.items():
+        small = dict.fromkeys(TESTS, 0)
+        seconds = dict.fromkeys(TESTS, 0.0)
+        from_, count = (side, repeats) if other is None else (pool["same"], plants)
+        for repeat in range(count):
+            rows = np.random.default_rng([repeat, 5]).permutation(len(from_))[: 2 * n]
+            rows_2 = rows[n:]
+            both = pair(take(from_, rows[:n]), take(other or from_, rows_2), seed=repeat)
+            for test, run in TESTS.items():
+                started = time.perf_counter()
+                small[test] += run(both).p_value <= 0.05
+                seconds[test] += time.perf_counter() - started
+        words = ", ".join(
+            f"{test} {hits} ({1000 * seconds[test] / count:.0f} ms each)" for test, hits in small.items()
+        )
+        print(f"{name}, {n} images a side, p <= 0.05 in {count} repeats: {words}", flush=True)
 
 
 def power(pool: dict[str, Side], n: int, share: float, repeats: int) -> None:
@@ -204,7 +241,8 @@ def main() -> None:
     parser.add_argument("--plants", type=int, default=100)
     parser.add_argument("--n", type=int, default=200)
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "dataaudit-drift-bench")
-    parser.add_argument("--only", choices=("alarms", "plants", "small", "large", "streams"))
+    parser.add_argument("--only", choices=("alarms", "plants", "small", "large", "streams", "tests"))
+    parser.add_argument("--test", choices=tuple(TESTS), default="classifier", help="of the alarms")
     given = parser.parse_args()
     given.cache.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -212,13 +250,16 @@ def main() -> None:
     if wanted("large"):
         large(whole(given.data, given.cache))
     if wanted("plants"):
-        power(planted(given.data, given.cache), given.n, 0.2, given.plants)
+        power(planted(given.data, given.cache, PLANTS), given.n, 0.2, given.plants)
     if wanted("streams"):
         streams(given.plants)
     if wanted("small"):
         alarms(whole(given.data, given.cache), 20, given.plants, labeled=True)
     if wanted("alarms"):
-        alarms(whole(given.data, given.cache), given.n, given.repeats, labeled=True)
+        alarms(whole(given.data, given.cache), given.n, given.repeats, labeled=True, test=given.test)
+    if wanted("tests"):
+        pool = planted(given.data, given.cache, MILD)
+        tests(whole(given.data, given.cache), pool, given.n, given.repeats, given.plants)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATTERN",
         help="regular expression that finds in a sample id which images were taken together, such as a video",
     )
+    parser.add_argument("--test", choices=("classifier", "mmd"), default="classifier",
+                        help="how embeddings are compared (%(default)s)")  # fmt: skip
     parser.add_argument("--level", type=float, default=0.05, metavar="P",
                         help="chance of a false alarm in the report, at most (%(default)s)")  # fmt: skip
     parser.add_argument("--permutations", type=int, default=999, metavar="N",
@@ -124,6 +126,7 @@ def _report(given: argparse.Namespace, reference: Side, production: Side) -> Mod
         "n_permutations": given.permutations,
         "seed": given.seed,
         "groups": given.groups,
+        "test": given.test,
     }
     if given.times:
         production = with_times(production, given.times)

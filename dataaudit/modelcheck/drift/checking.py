@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from dataaudit.errors import InputError, Unavailable
 from dataaudit.modelcheck.drift import comparisons
 from dataaudit.modelcheck.drift.comparisons import Candidate, Compared
+from dataaudit.modelcheck.drift.kernel import embeddings_by_kernel
 from dataaudit.modelcheck.drift.pairing import Pairing, pair
 from dataaudit.modelcheck.drift.sides import Side, read_side
 from dataaudit.modelcheck.drift.timeline import one_a_moment, over_time
@@ -36,6 +37,10 @@ COMPARISONS: Mapping[Rule, Callable[[Pairing], Compared]] = {
     drf.CONCEPT_DRIFT: comparisons.accuracy,
     drf.OUTLIER_SHARE: comparisons.outliers,
     drf.CHANGE_IN_TIME: over_time,
+}
+TESTS: Mapping[str, Callable[[Pairing], Compared]] = {
+    "classifier": comparisons.embeddings,
+    "mmd": embeddings_by_kernel,
 }
 
 
@@ -74,6 +79,7 @@ def drift(
     n_permutations: int = N_PERMUTATIONS,
     seed: int = 0,
     groups: str | None = None,
+    test: Literal["classifier", "mmd"] = "classifier",
     backbone: str | None = DEFAULT,
     device: str = "auto",
     cache: Path | None = None,
@@ -90,6 +96,8 @@ def drift(
         seed: of the random numbers; the same seed gives the same report.
         groups: a regular expression that finds in a sample id which images were taken together; see
             `dataaudit.modelcheck.drift.pairing.pair`.
+        test: how embeddings are compared: ``classifier`` by whether a classifier tells the sides apart,
+            ``mmd`` by the maximum mean discrepancy of a Gaussian kernel.
         backbone: whose features are compared; None compares only properties and classes.
         device: where the backbone runs.
         cache: folder of the cached signals.
@@ -110,9 +118,9 @@ def drift(
         for each in (reference, production)
     ]
     read = time.perf_counter()
-    checked = compare(*sides, level=level, n_permutations=n_permutations, seed=seed, groups=groups)
+    checked = compare(*sides, level=level, n_permutations=n_permutations, seed=seed, groups=groups, test=test)
     timings = {"read": read - started, "compare": time.perf_counter() - read}
-    params = {"level": level, "permutations": n_permutations, "seed": seed, "groups": groups}
+    params = {"level": level, "permutations": n_permutations, "seed": seed, "groups": groups, "test": test}
     return report_of(checked, params=params, timings=timings)
 
 
@@ -124,6 +132,7 @@ def compare(
     n_permutations: int = N_PERMUTATIONS,
     seed: int = 0,
     groups: str | None = None,
+    test: Literal["classifier", "mmd"] = "classifier",
 ) -> Checked:
     """The comparisons of two sides that were read; see `drift`."""
     if not 0 < level < 1:
@@ -133,6 +142,8 @@ def compare(
             f"{n_permutations} permutations can't show what is rarer than {level}.",
             fix=f"Take {int(20 / level) - 1} or more.",
         )
+    if test not in TESTS:
+        raise InputError(f"The test {test!r} isn't known; expected {' or '.join(map(repr, TESTS))}.")
     both = pair(reference, production, n_permutations=n_permutations, seed=seed, groups=groups)
     if not both.can_differ:
         reason = _no_difference(both)
@@ -141,7 +152,7 @@ def compare(
         )
     results: list[Compared] = []
     skipped: dict[str, str] = {}
-    for rule, run in COMPARISONS.items():
+    for rule, run in {**COMPARISONS, drf.EMBEDDING_DRIFT: TESTS[test]}.items():
         try:
             results.append(run(both))
         except Unavailable as reason:

@@ -26,10 +26,13 @@ EMBEDDING_DRIFT = rule(
     Flagged: a classifier on the backbone's features tells images of production from images of the reference
     that it hasn't seen, better than it would by chance; the p-value comes from permutations, for each of
     which the classifier is fitted anew. The effect is the area under its curve: 0.5 is chance, 1 is certain.
+    With ``--test mmd``: the maximum mean discrepancy of the features by Gaussian kernels as wide as half the
+    median distance and the median distance, with a p-value of the same permutations.
 
     Change: look at the images that it is most sure of; collect and label such images.
 
-    Reference: Lopez-Paz and Oquab, "Revisiting Classifier Two-Sample Tests", ICLR 2017.
+    Reference: Lopez-Paz and Oquab, "Revisiting Classifier Two-Sample Tests", ICLR 2017; Gretton et al., "A
+    Kernel Two-Sample Test", JMLR 2012.
     """,
 )  # fmt: skip
 CLASS_DRIFT = rule(
