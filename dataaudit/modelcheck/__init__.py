@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dataaudit.modelcheck.repeating import determinism
     from dataaudit.modelcheck.reporting import ModelReport
     from dataaudit.modelcheck.runs import curves
+    from dataaudit.modelcheck.suite import sanity
     from dataaudit.modelcheck.tracing import trace
     from dataaudit.modelcheck.training.gradient_flow import gradients
     from dataaudit.modelcheck.training.overfitting import overfit
@@ -42,6 +43,7 @@ _HOME = {
     "processes": "training.processes",
     "rate_fits_batch": "training.rates",
     "rate_range": "training.rates",
+    "sanity": "suite",
     "trace": "tracing",
     "view": "viewing",
 }
@@ -61,6 +63,7 @@ __all__ = [
     "processes",
     "rate_fits_batch",
     "rate_range",
+    "sanity",
     "trace",
     "view",
 ]

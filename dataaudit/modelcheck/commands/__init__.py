@@ -131,18 +131,24 @@ def params(given: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in vars(given).items() if value is not None and name not in _QUIET}
 
 
-def finish(given: argparse.Namespace, report: ModelReport) -> int:
-    """Print and write a report as the arguments of `output_arguments` ask; returns the exit code."""
+def finish(given: argparse.Namespace, report: ModelReport, *, printed: ModelReport | None = None) -> int:
+    """Print and write a report as the arguments of `output_arguments` ask; returns the exit code.
+
+    Args:
+        given: the arguments.
+        report: what is written and decides about the exit code.
+        printed: the same with fewer tables, for the terminal.
+    """
     from dataaudit.modelcheck import reporting
     from dataaudit.report import gate
 
-    report = report.without(
-        [code.strip().upper() for code in (given.ignore or "").split(",") if code.strip()]
-    )
+    ignored = [code.strip().upper() for code in (given.ignore or "").split(",") if code.strip()]
+    report = report.without(ignored)
+    printed = report if printed is None else printed.without(ignored)
     summary = report.summary()
     files = reporting.write(report, given.output) if given.output else {}
     if given.format == "text":
-        reporting.to_terminal(report, html=files.get("html"))
+        reporting.to_terminal(printed, html=files.get("html"))
     else:
         sys.stdout.write(_machine(summary, given.format).rstrip("\n") + "\n")
     breaches = gate(summary, tuple(given.fail_on or ("any>0",)))

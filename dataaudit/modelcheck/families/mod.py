@@ -266,3 +266,13 @@ NO_BETTER_THAN_BASELINE = rule(
     Change: look at the data first: ``dataaudit audit``; then at what the model adds.
     """,
 )  # fmt: skip
+RAISES = rule(
+    "MOD040", "raises", command="model sanity",
+    text="""The user's code raises in a pass or a step on the batch.
+
+    Flagged: a check of the sanity suite couldn't run because the model, the loss or the step raised. The
+    finding names the line; the other checks run all the same.
+
+    Change: what the error says; ``dataaudit model trace`` shows how far a forward pass comes.
+    """,
+)  # fmt: skip
