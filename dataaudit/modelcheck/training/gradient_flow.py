@@ -149,7 +149,7 @@ def gradients(
                 large = [item for item in _updates(setup, layers) if item.evidence["ratio"] > 0.5]
                 found = large or list(_nonfinite(setup))
             else:
-                found = [*_flow(layers), *_zeros(layers), *_updates(setup, layers)]
+                found = [*flow(layers), *_zeros(layers), *_updates(setup, layers)]
     return Gradients(findings=found, layers=tuple(layers.values()), skipped_steps=skipped)
 
 
@@ -253,7 +253,7 @@ def _measured(weight: torch.Tensor) -> tuple[float, float]:
     return float(grad.norm()), float((grad.flatten(1).abs().amax(1) == 0).float().mean())
 
 
-def _flow(layers: dict[int, LayerGradient]) -> Iterator[Finding]:
+def flow(layers: dict[int, LayerGradient]) -> Iterator[Finding]:
     """TRN021 and TRN022: the pull on the first layers against that on the last."""
     rows = [one for one in layers.values() if one.norms and one.pull > 0]
     if not rows:
