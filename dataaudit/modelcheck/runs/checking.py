@@ -20,7 +20,7 @@ from dataaudit.modelcheck.runs.signs import Sight, Sign
 __all__ = ["CODES", "curves", "signs_of"]
 
 CODES = tuple(f"TRN0{number}" for number in range(50, 63))
-_MOST_PLOTS = 8
+_MOST_PLOTS, _MOST_NOTES = 8, 3
 # In this order: what makes those after it meaningless comes first
 _SHAPES: tuple[tuple[Callable[[Sight], Sign | None], frozenset[str]], ...] = (
     (signs.rate_effect, frozenset({"TRN052"})),
@@ -81,7 +81,9 @@ def curves(source: Runs, *, pairs: Sequence[str] = (), name: str | None = None) 
         "at",
         "found",
     )
-    table = Table(title="Runs", columns=columns, rows=tuple(rows), marked=frozenset(marked))
+    table = Table(
+        title="Runs", columns=columns, rows=tuple(rows), marked=frozenset(marked), note=_notes(histories)
+    )
     n = sum(len(history.curves) for history in histories)
     return ModelReport(
         name=title, command="curves", codes=CODES, items=items, kind="run", parts=(table, *pictures),
@@ -160,6 +162,14 @@ def _row(history: History, pairs: Sequence[Pair], found: Sequence[Sign]) -> tupl
         None if best is None else float(side[best]),
         None if best is None else f"{pair.unit} {side_at[best]:,.0f}", codes,
     )  # fmt: skip
+
+
+def _notes(histories: Sequence[History]) -> str:
+    """Where steps were brought into order, of the first few curves."""
+    several = len(histories) > 1
+    notes = [f"{one.name}: {note}" if several else note for one in histories for note in one.notes]
+    more = len(notes) - _MOST_NOTES
+    return " ".join(notes[:_MOST_NOTES]) + (f" And {more} more curves so." if more > 0 else "")
 
 
 def _skipped(histories: Sequence[History], asked: Sequence[str]) -> dict[str, str]:

@@ -39,21 +39,24 @@ class Curve:
         x: (n,) steps, ascending; epochs where no steps were logged.
         y: (n,) values; NaN and infinity stay.
         epoch: (n,) epoch of each point, or None where it wasn't logged.
+        note: what was done to bring its points into order; mostly empty.
     """
 
     name: str
     x: Array
     y: Array
     epoch: Array | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """All curves of one run, by name."""
+    """All curves of one run, by name; `notes` say where its steps didn't only grow."""
 
     name: str
     curves: Mapping[str, Curve] = field(default_factory=dict)
     source: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

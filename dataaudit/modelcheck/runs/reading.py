@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
+from urllib.request import url2pathname
 
 import numpy as np
 import pandas as pd
 
-from dataaudit.errors import FormatError, InputError, MissingDependencyError
-from dataaudit.modelcheck.findings import shown
+from dataaudit.errors import FormatError, InputError
+from dataaudit.modelcheck.runs import event_files, tracking
 from dataaudit.modelcheck.runs.histories import Curve, History, said_by
+from dataaudit.modelcheck.runs.steps import in_order
+from dataaudit.modelcheck.runs.tracking import Points
 
 __all__ = ["Runs", "read_runs"]
 
@@ -24,6 +29,7 @@ _EPOCHS = ("epoch", "epochs")
 _RUNS = ("run", "run_id", "run_name", "experiment", "trial", "seed")
 _NAMES = ("metric", "tag", "name", "key", "variable")
 _TABLES = {".csv", ".tsv", ".json", ".jsonl", ".parquet"}
+_DATABASES = (".db", ".sqlite", ".sqlite3")
 _SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "eval", "test"}
 
 
@@ -32,10 +38,10 @@ def read_runs(source: Runs) -> list[History]:
 
     Args:
         source: a folder (searched for TensorBoard event files, ``mlruns`` of MLflow and CSV files of
-            metrics), a file (event file, CSV, TSV, JSON, JSON lines, Parquet, ``trainer_state.json``), an
-            MLflow tracking URI, a table, or several of these. A table is wide (a column for each curve) or
-            long (a column with names, and ``value``); ``step`` and ``epoch`` are its axis and ``run`` its
-            runs, where there are such columns.
+            metrics), a file (event file, database of MLflow, CSV, TSV, JSON, JSON lines, Parquet,
+            ``trainer_state.json``), an MLflow tracking URI, a table, or several of these. A table is wide (a
+            column for each curve) or long (a column with names, and ``value``); ``step`` and ``epoch`` are
+            its axis and ``run`` its runs, where there are such columns.
 
     Returns:
         The runs, in the order of their names within each source.
@@ -43,7 +49,7 @@ def read_runs(source: Runs) -> list[History]:
     Raises:
         InputError: nothing is there, or no curve in it.
         FormatError: a file that can't be read.
-        MissingDependencyError: TensorBoard's or MLflow's package isn't installed.
+        MissingDependencyError: a tracking server is asked for and MLflow isn't installed.
     """
     if isinstance(source, History):
         return [source]
@@ -51,8 +57,14 @@ def read_runs(source: Runs) -> list[History]:
         return _tabular(source, "table")
     if not isinstance(source, (str, Path)):
         return [history for one in source for history in read_runs(one)]
-    if "://" in str(source) or str(source).startswith(("sqlite:", "databricks")):
-        return _tracked(str(source))
+    text = str(source)
+    if text.startswith("sqlite:"):
+        path = Path(re.sub(r"^sqlite:(///)?", "", text))
+        return _tracked(tracking.of_database(path), path)
+    if text.startswith("file:"):
+        source = url2pathname(re.sub(r"^file:(//(?=/))?", "", text))
+    elif "://" in text or text == "databricks":
+        return _tracked(tracking.of_server(text), text)
     path = Path(source)
     if not path.exists():
         raise InputError("there is no such file or folder.", where=path)
@@ -68,10 +80,12 @@ def read_runs(source: Runs) -> list[History]:
 def _in_file(path: Path) -> list[History]:
     if "tfevents" in path.name:
         return [_events([path], path.parent.name or path.name)]
+    if path.suffix.lower() in _DATABASES or (path.suffix not in _TABLES and tracking.is_database(path)):
+        return _tracked(tracking.of_database(path), path)
     if path.suffix.lower() not in _TABLES:
         raise FormatError(
             f"{path.suffix or 'no suffix'} isn't a format of curves; expected an event file of TensorBoard, "
-            "CSV, TSV, JSON, JSON lines or Parquet.",
+            "a database of MLflow, CSV, TSV, JSON, JSON lines or Parquet.",
             where=path,
         )
     return _tabular(_table(path), path.stem if path.stem != "metrics" else path.parent.name, path)
@@ -87,7 +101,12 @@ def _in_folder(root: Path) -> Iterator[History]:
     yield from _merged(root, {folder: _events(paths, "") for folder, paths in events.items()})
     for path in files:
         if path.name == "metrics" and path.is_dir() and (path.parent / "meta.yaml").is_file():
-            yield _file_store(path.parent)
+            run = tracking.of_folder(path.parent)
+            if run is not None:
+                yield _of_points(*run, str(path.parent))
+    for path in files:
+        if path.name in ("mlflow.db", "mlruns.db") and path.is_file():
+            yield from _tracked(tracking.of_database(path), path)
     for path in files:
         if path.suffix.lower() in (".csv", ".tsv") or path.name == "trainer_state.json":
             named = path.name in (
@@ -124,94 +143,46 @@ def _merged(root: Path, found: dict[Path, History]) -> Iterator[History]:
         else:
             runs.setdefault(folder, {}).update(history.curves)
     for folder, curves in runs.items():
-        renamed = {name: Curve(name=name, x=c.x, y=c.y, epoch=c.epoch) for name, c in curves.items()}
-        yield History(name=_name(root, folder), curves=renamed, source=str(folder))
+        renamed = {name: replace(curve, name=name) for name, curve in curves.items()}
+        notes = tuple(f"{name}: {curve.note}." for name, curve in renamed.items() if curve.note)
+        yield History(name=_name(root, folder), curves=renamed, source=str(folder), notes=notes)
 
 
 def _events(paths: Sequence[Path], name: str) -> History:
-    try:
-        from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
-        from tensorboard.util import tensor_util
-    except ImportError as error:
-        raise MissingDependencyError(
-            "Event files are read with the package tensorboard, which isn't installed.",
-            where=paths[0], fix="pip install 'dataaudit[tensorboard]'",
-        ) from error  # fmt: skip
-    points: dict[str, list[tuple[float, float]]] = {}
+    points: Points = {}
     for path in sorted(paths):
-        for event in EventFileLoader(str(path)).Load():
-            for value in event.summary.value:
-                if value.metadata.plugin_data.plugin_name != "scalars":
-                    continue
-                number = float(tensor_util.make_ndarray(value.tensor).item())
-                points.setdefault(value.tag, []).append((float(event.step), number))
+        for tag, step, value in event_files.scalars(path):
+            points.setdefault(tag, []).append((float(step), value))
     return _of_points(name, points, str(paths[0].parent))
 
 
-def _of_points(name: str, points: dict[str, list[tuple[float, float]]], source: str) -> History:
-    """Curves from (step, value) pairs; where a run was resumed, the later value of a step counts."""
-    values = {tag: dict(pairs) for tag, pairs in points.items()}
-    epochs = next((each for tag, each in values.items() if tag.lower().split("/")[-1] in _EPOCHS), None)
-    curves = {}
-    for tag, each in values.items():
+def _of_points(name: str, points: Points, source: str) -> History:
+    """Curves from (step, value) pairs in the order in which they were logged."""
+    arrays = {tag: np.array(pairs, dtype=float).reshape(-1, 2) for tag, pairs in points.items()}
+    epochs = next((each for tag, each in arrays.items() if tag.lower().split("/")[-1] in _EPOCHS), None)
+    when = None
+    if epochs is not None:
+        at, counted, _, _ = in_order(epochs[:, 0], epochs[:, 1])
+        when = (at, counted) if len(at) else None
+    curves, notes = {}, []
+    for tag, each in arrays.items():
         if each is epochs:
             continue
-        x = np.array(sorted(each), dtype=float)
+        x, y, _, note = in_order(each[:, 0], each[:, 1])
+        if note:
+            notes.append(f"{tag}: {note}.")
         epoch = None
-        if epochs:
-            at = np.array(sorted(epochs))
-            place = np.minimum(np.searchsorted(at, x), len(at) - 1)
-            epoch = np.array([epochs[one] for one in at[place]], dtype=float)
-        curves[tag] = Curve(name=tag, x=x, y=np.array([each[one] for one in x]), epoch=epoch)
-    return History(name=name, curves=curves, source=source)
+        if when is not None:
+            epoch = when[1][np.minimum(np.searchsorted(when[0], x), len(when[0]) - 1)]
+        curves[tag] = Curve(name=tag, x=x, y=y, epoch=epoch, note=note)
+    return History(name=name, curves=curves, source=source, notes=tuple(notes))
 
 
-def _file_store(folder: Path) -> History:
-    """A run in the file store of MLflow: a file a metric, with time, value and step in each line."""
-    meta = (folder / "meta.yaml").read_text(encoding="utf-8", errors="replace")
-    named = re.search(r"^run_name:\s*['\"]?(.+?)['\"]?\s*$", meta, re.MULTILINE)
-    points: dict[str, list[tuple[float, float]]] = {}
-    for path in sorted((folder / "metrics").rglob("*")):
-        if not path.is_file():
-            continue
-        tag = path.relative_to(folder / "metrics").as_posix()
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            parts = line.split()
-            try:
-                points.setdefault(tag, []).append(
-                    (float(parts[2]) if len(parts) > 2 else 0.0, float(parts[1]))
-                )
-            except (ValueError, IndexError):
-                raise FormatError(
-                    f"the line is {line!r}; expected time, value and step.",
-                    where=f"{shown(str(path))}:{number}",
-                ) from None
-    return _of_points(named[1] if named else folder.name, points, str(folder))
-
-
-def _tracked(uri: str) -> list[History]:
-    try:
-        from mlflow.tracking import MlflowClient
-    except ImportError as error:
-        raise MissingDependencyError(
-            "A tracking server is read with MLflow, which isn't installed.", where=uri,
-            fix="pip install 'dataaudit[mlflow]'",
-        ) from error  # fmt: skip
-    client = MlflowClient(tracking_uri=uri)
-    found = []
-    for experiment in client.search_experiments():
-        for run in client.search_runs([experiment.experiment_id]):
-            points = {
-                tag: [
-                    (float(one.step), float(one.value))
-                    for one in client.get_metric_history(run.info.run_id, tag)
-                ]
-                for tag in run.data.metrics
-            }
-            found.append(_of_points(f"{experiment.name}/{run.info.run_name or run.info.run_id}", points, uri))
-    if not any(history.curves for history in found):
-        raise InputError("no run with metrics was found.", where=uri)
-    return sorted((one for one in found if one.curves), key=lambda one: one.name)
+def _tracked(found: Sequence[tuple[str, Points]], where: str | Path) -> list[History]:
+    histories = [_of_points(name, points, str(where)) for name, points in found]
+    if not any(history.curves for history in histories):
+        raise InputError("no run with metrics was found.", where=where)
+    return [one for one in histories if one.curves]
 
 
 def _table(path: Path) -> pd.DataFrame:
@@ -219,19 +190,34 @@ def _table(path: Path) -> pd.DataFrame:
     try:
         if kind in (".csv", ".tsv"):
             # A cell that says nan is a value that was logged, an empty one is not
-            separator = "\t" if kind == ".tsv" else ","
+            text, separator = _whole_lines(path.read_text(encoding="utf-8-sig", errors="replace"))
             return pd.read_csv(
-                path, sep=separator, skipinitialspace=True, keep_default_na=False, na_values=[""]
+                io.StringIO(text), sep=separator, skipinitialspace=True, keep_default_na=False, na_values=[""]
             )
         if kind == ".parquet":
             return pd.read_parquet(path)
         text = path.read_text(encoding="utf-8")
         if kind == ".jsonl":
-            return pd.DataFrame([json.loads(line) for line in text.splitlines() if line.strip()])
+            lines = [line for line in text.splitlines() if line.strip()]
+            if lines and not text.endswith("\n") and not lines[-1].rstrip().endswith("}"):
+                lines.pop()  # the run is still being written, or was killed
+            return pd.DataFrame([json.loads(line) for line in lines])
         data = json.loads(text)
         return pd.DataFrame(data.get("log_history", data) if isinstance(data, dict) else data)
     except (ValueError, TypeError, OSError) as error:
         raise FormatError(f"the table can't be read: {error}", where=path) from error
+
+
+def _whole_lines(text: str) -> tuple[str, str]:
+    """A table's text without a last line that is cut off (the run goes on, or was killed), and what separates
+    its cells.
+    """
+    head = text[: text.find("\n") + 1] or text
+    separator = max(",;\t", key=head.count)
+    last = text.rfind("\n") + 1
+    if 0 < last < len(text) and text.count(separator, last) < head.count(separator):
+        text = text[:last]
+    return text, separator
 
 
 def _column(table: pd.DataFrame, names: Sequence[str]) -> str | None:
@@ -270,9 +256,9 @@ def _one(table: pd.DataFrame, name: str, path: Path | None) -> History:
             if logged.any() and numbers[logged].notna().any():
                 curves[column] = _curve(column, table[logged], column, step, epoch)
     _restore_nan(table, curves, step, epoch)
-    return History(
-        name=name, curves={key: each for key, each in curves.items() if len(each.y)}, source=source
-    )
+    notes = tuple(f"{key}: {each.note}." for key, each in curves.items() if each.note)
+    curves = {key: each for key, each in curves.items() if len(each.y)}
+    return History(name=name, curves=curves, source=source, notes=notes)
 
 
 _NOT_A_NUMBER = ("nan", "inf", "-inf", "infinity", "-infinity")
@@ -298,8 +284,8 @@ def _curve(name: str, table: pd.DataFrame, value: str, step: str | None, epoch: 
     axis = step if step is not None and table[step].notna().all() else epoch
     x = np.arange(len(y), dtype=float) if axis is None else table[axis].to_numpy(dtype=float)
     epochs = None if epoch is None or table[epoch].isna().any() else table[epoch].to_numpy(dtype=float)
-    order = np.argsort(x, kind="stable")
     if epochs is not None and not np.array_equal(epochs, np.floor(epochs)):
         # A fraction of an epoch, as transformers logs it: what is logged up to its end belongs to it
         epochs = np.ceil(epochs)
-    return Curve(name=name, x=x[order], y=y[order], epoch=None if epochs is None else epochs[order])
+    x, y, epochs, note = in_order(x, y, epochs)
+    return Curve(name=name, x=x, y=y, epoch=epochs, note=note)

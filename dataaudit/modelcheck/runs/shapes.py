@@ -29,9 +29,14 @@ def noise(y: Array) -> float:
 
 def smooth(y: Array, width: int | None = None) -> Array:
     """Running median, with narrower windows at the ends; (n,) as `y`."""
+    from scipy.ndimage import median_filter
+
     n = len(y)
     half = (max(3, n // 10) if width is None else width) // 2
-    return np.array([np.median(y[max(0, i - half) : i + half + 1]) for i in range(n)])
+    found = median_filter(y, size=2 * half + 1, mode="nearest")
+    for i in (*range(min(half, n)), *range(max(0, n - half), n)):
+        found[i] = np.median(y[max(0, i - half) : i + half + 1])
+    return np.asarray(found, dtype=np.float64)
 
 
 def ends(y: Array, share: float = 0.15) -> tuple[float, float]:
