@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dataaudit.modelcheck.runs import curves
     from dataaudit.modelcheck.suite import sanity
     from dataaudit.modelcheck.tracing import trace
+    from dataaudit.modelcheck.tracking import log_to_mlflow, log_to_tensorboard
     from dataaudit.modelcheck.training.gradient_flow import gradients
     from dataaudit.modelcheck.training.overfitting import overfit
     from dataaudit.modelcheck.training.processes import processes
@@ -36,6 +37,8 @@ _HOME = {
     "gradients": "training.gradient_flow",
     "kept": "keeping",
     "load_model": "loading",
+    "log_to_mlflow": "tracking",
+    "log_to_tensorboard": "tracking",
     "loss_inputs": "losses",
     "overfit": "training.overfitting",
     "parity": "deployment.checking",
@@ -56,6 +59,8 @@ __all__ = [
     "gradients",
     "kept",
     "load_model",
+    "log_to_mlflow",
+    "log_to_tensorboard",
     "loss_inputs",
     "overfit",
     "parity",

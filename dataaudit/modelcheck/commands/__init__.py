@@ -33,7 +33,7 @@ __all__ = [
     "params",
 ]
 
-_QUIET = ("run", "command", "check", "format", "output", "exit_zero", "fail_on", "ignore")
+_QUIET = ("run", "command", "check", "format", "output", "exit_zero", "fail_on", "ignore", "log_to")
 
 
 def add(command: argparse.ArgumentParser, *, epilog: str | None = None) -> None:
@@ -81,6 +81,20 @@ def output_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=("text", "json", "sarif", "junit", "github"), default="text",
                         help="what goes to standard output (%(default)s)")  # fmt: skip
     parser.add_argument("--output", metavar="FOLDER", help="write the report there, as HTML and JSON")
+    parser.add_argument("--log-to", action="append", type=_log_target, metavar="PLACE",
+                        help="mlflow, mlflow:URI or tensorboard:FOLDER; repeatable")  # fmt: skip
+
+
+def _log_target(text: str) -> str:
+    """A place to log to, refused before anything is checked where it can't be."""
+    from dataaudit.errors import InputError
+    from dataaudit.modelcheck import tracking
+
+    try:
+        tracking.need(tracking.target_of(text)[0])
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def batch(given: argparse.Namespace, model: nn.Module) -> Batch:
@@ -151,6 +165,11 @@ def finish(given: argparse.Namespace, report: ModelReport, *, printed: ModelRepo
         reporting.to_terminal(printed, html=files.get("html"))
     else:
         sys.stdout.write(_machine(summary, given.format).rstrip("\n") + "\n")
+    if given.log_to:
+        from dataaudit.modelcheck import tracking
+
+        for target in given.log_to:
+            sys.stderr.write(f"Logged: {tracking.log_to(report, target)}\n")
     breaches = gate(summary, tuple(given.fail_on or ("any>0",)))
     if given.fail_on:
         for breach in breaches:
