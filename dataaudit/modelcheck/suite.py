@@ -51,8 +51,14 @@ CHECKS: Mapping[str, tuple[str, ...]] = {
 
 CODES = (*(code for codes in CHECKS.values() for code in codes), "MOD040")
 
-_PASSES: Mapping[str, int] = {"loss inputs": 5, "determinism": 14, "gradients": 16, "overfit": 16}
-"""Forward passes that a check needs at least; a backward pass counts as two."""
+_PASSES: Mapping[str, int] = {
+    "trace": 10,
+    "loss inputs": 5,
+    "determinism": 14,
+    "gradients": 16,
+    "overfit": 16,
+}
+"""Forward passes that a check of a sound model is worth; what runs first takes more than its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,7 +307,7 @@ class _Suite:
             ) from None  # fmt: skip
 
     def _one(self, check: str, act: Callable[[], None]) -> None:
-        need = _PASSES.get(check, 0) * self.forward
+        need = _PASSES[check] * self.forward
         if self.left < need or self.left <= 0:
             self.skipped[check] = f"it needs about {need:.0f} s, and {max(self.left, 0):.0f} s are left"
             return
@@ -314,12 +320,12 @@ class _Suite:
             self.errors.append((check, error))
             self.skipped[check] = said(_first_cause(error))
         finally:
-            self.timings[check] = time.perf_counter() - begin
+            took = self.timings[check] = time.perf_counter() - begin
+            # The first passes are slow, as memory is allocated: the fastest check tells what one takes
+            self.forward = min(self.forward or took, took / _PASSES[check])
 
     def _trace(self) -> None:
-        begin = time.perf_counter()
         self.trace = tracing.trace(self.model, self.batch)
-        self.forward = (time.perf_counter() - begin) / 2
         self.found += self.trace.findings
         if self.trace.error is not None:
             # Once more, for the error itself and its line
