@@ -124,8 +124,13 @@ def _class_axis(call: LossCall, n_classes: int | None) -> Iterator[Finding]:
             dim=origin.dim,
         )
         return
-    if target.shape == given.shape:
-        return
+    if target.shape != given.shape:
+        yield from _classes_elsewhere(call, n_classes)
+
+
+def _classes_elsewhere(call: LossCall, n_classes: int | None) -> Iterator[Finding]:
+    """Classes that are on another axis by the shapes of input and target."""
+    given, target, origin = call.input, call.target, call.origin
     wanted = (given.shape[0], *given.shape[2:])
     # A linear layer gave several rows a sample: each row holds the classes of one place
     last = (
@@ -158,8 +163,7 @@ def _class_axis(call: LossCall, n_classes: int | None) -> Iterator[Finding]:
             call,
             mod.CLASS_AXIS,
             "input",
-            f"The target {shape_of(target)} fits the input {shape_of(given)} with the classes on the last "
-            "axis; "
+            f"The target {shape_of(target)} fits the input {shape_of(given)} with the classes on the last axis; "
             f"{call.name} wants them in dimension 1.",
             "output.movedim(-1, 1) before the loss.",
         )

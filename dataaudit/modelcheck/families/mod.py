@@ -138,7 +138,9 @@ SOFTMAX_BEFORE_LOSS = rule(
 
     Flagged: ``cross_entropy`` is given what a softmax put out, or ``binary_cross_entropy_with_logits`` what a
     sigmoid put out, by the graph of the computation; or, where there is none, by values: rows that are not
-    negative and sum to 1. The gradient is then flat, and the loss can't come near 0.
+    negative and sum to 1. A loss of your own (focal, label smoothing, dice) is known by what it says of
+    made-up predictions: it takes the softmax or sigmoid itself where it is less for large logits than for
+    probabilities that are right. The gradient is then flat, and the loss can't come near 0.
 
     Change: give the loss the output before the softmax or sigmoid, and use those only to predict.
     """,
@@ -149,7 +151,9 @@ LOGITS_INTO_PROBABILITY_LOSS = rule(
 
     Flagged: ``nll_loss`` whose input isn't log-probabilities (logits, or probabilities without the
     logarithm), ``binary_cross_entropy`` whose input lies outside 0 to 1, ``kl_div`` whose input isn't
-    log-probabilities or whose target isn't what ``log_target`` says.
+    log-probabilities or whose target isn't what ``log_target`` says. A loss of your own is least for
+    probabilities that are right, and clips what lies outside 0 to 1, can't take it, or takes more than 1 for
+    better than right; and the output lies outside 0 to 1.
 
     Change: ``cross_entropy`` in place of ``nll_loss`` and ``binary_cross_entropy_with_logits`` in place of
     ``binary_cross_entropy``, both of which take logits; or ``log_softmax`` before ``nll_loss`` and
@@ -229,7 +233,9 @@ BOX_FORMAT = rule(
     text="""Boxes are given in another format than the loss reads.
 
     Flagged: boxes read as corners (x1, y1, x2, y2) whose x2 or y2 lies below x1 or y1, as of (x, y, width,
-    height) or (centre, size); boxes that reach outside the image in one reading and don't in another.
+    height) or (centre, size); boxes that reach outside the image in one reading and don't in another. Which
+    format a loss of your own reads is found by moving both boxes: corners move with all four numbers, a
+    size stays.
 
     Change: ``torchvision.ops.box_convert(boxes, in_fmt, "xyxy")``; the finding says which format fits.
     """,
