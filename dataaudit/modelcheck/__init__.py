@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dataaudit.modelcheck.deployment.checking import parity
     from dataaudit.modelcheck.deployment.preparing import preprocessing
     from dataaudit.modelcheck.keeping import kept
+    from dataaudit.modelcheck.lightning import SanityCheck, SanityError
     from dataaudit.modelcheck.loading import load_model
     from dataaudit.modelcheck.losses import loss_inputs
     from dataaudit.modelcheck.repeating import determinism
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 # No submodule may have the name of a function: an import of it would hide the function
 _HOME = {
     "ModelReport": "reporting",
+    "SanityCheck": "lightning",
+    "SanityError": "lightning",
     "baseline": "baselines",
     "curves": "runs",
     "determinism": "repeating",
@@ -53,6 +56,8 @@ _HOME = {
 
 __all__ = [
     "ModelReport",
+    "SanityCheck",
+    "SanityError",
     "baseline",
     "curves",
     "determinism",

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
+from dataaudit.errors import Unavailable
 from dataaudit.modelcheck.families import trn
 from dataaudit.modelcheck.findings import finding
 from dataaudit.modelcheck.fits.probing import Probe
-from dataaudit.modelcheck.keeping import kept
 from dataaudit.modelcheck.reporting import Table
 from dataaudit.modelcheck.training.gradient_flow import LayerGradient, gradients
 from dataaudit.types import Finding
@@ -36,11 +36,15 @@ class GradientWatch:
     Args:
         module: whose weights are watched.
         order: modules in the order in which they are called, of `dataaudit.modelcheck.fits.sightings.look`.
+        entry: the module that the training step calls first, or None.
         every: steps from one look at all layers to the next; more where looking takes more than a hundredth
             of the time of the steps.
     """
 
-    def __init__(self, module: nn.Module, order: Mapping[str, int], *, every: int = 50) -> None:
+    def __init__(
+        self, module: nn.Module, order: Mapping[str, int], entry: nn.Module | None = None, *, every: int = 50
+    ) -> None:
+        self._entry = entry
         self.every = self._wanted = every
         self.findings: list[Finding] = []
         self.points: list[tuple[int, float]] = []
@@ -66,12 +70,12 @@ class GradientWatch:
         """The layers in the order in which they are called."""
         return [row for _, row in self._layers]
 
-    def look(self, step: int, probe: Probe, *, seconds: float | None = None) -> list[Finding]:
+    def look(self, step: int, probe: Callable[[], Probe], *, seconds: float | None = None) -> list[Finding]:
         """Look before an optimizer's step, when gradients are whole and without scale.
 
         Args:
             step: number of the optimizer's step.
-            probe: of the batch that the gradients come from.
+            probe: makes that of the batch that the gradients come from.
             seconds: of a step, as measured; None where unknown.
 
         Returns:
@@ -95,45 +99,49 @@ class GradientWatch:
         found = [one.grad for one in self._ends if one.grad is not None and not one.grad.is_sparse]
         return all(math.isfinite(float(grad.detach().float().sum())) for grad in found)
 
-    def _broken(self, step: int, probe: Probe) -> None:
+    def _broken(self, step: int, make: Callable[[], Probe]) -> None:
+        try:
+            probe = make()
+        except Unavailable as error:
+            self._nonfinite(step, [], f" Where it begins isn't looked for: {error.what}.")
+            return
         scaler = probe.scaler
         if scaler is not None and float(scaler.get_scale()) > 1:
             self._skipped += 1
             if self._skipped < _SKIPPED:  # the scaler leaves the step out and lowers its scale
                 return
-        self._done.add(trn.NONFINITE_GRADIENT.code)
-        layers = [name for name, one in self._names if one.grad is not None and not _sound(one.grad)]
-        said = ""
-        with probe.quiet(), kept(probe.optimizer):
-            try:
+        try:
+            with probe.quiet(), probe.called_as(self._entry):
                 found = gradients(
                     probe.module, None, probe.parts.inputs, probe.parts.targets,
                     step=None if probe.manual else probe.step,
                     train_step=probe.train_step() if probe.manual else None,
                     optimizer=probe.optimizer, steps=1,
                 ).findings  # fmt: skip
-            except Exception as error:  # of the user's code or for memory: what is known is said all the same
-                found, said = [], f" A second try raised {type(error).__name__}."
-        own = [item for item in found if item.code == trn.NONFINITE_GRADIENT.code]
-        if own:
-            evidence: dict[str, Any] = {"step": step, "weights": layers[:20], **own[0].evidence}
-            what = f"Step {step}: {evidence.pop('what')}"
-            advice, source = evidence.pop("advice"), evidence.pop("source", None)
-            self.findings.append(
-                finding(trn.NONFINITE_GRADIENT, own[0].item_id, what, advice=advice, source=source,
-                        evidence=evidence)
-            )  # fmt: skip
+        except Exception as error:  # of the user's code or for memory: what is known is said all the same
+            self._nonfinite(step, [], f" A second try raised {type(error).__name__}.")
             return
-        name = layers[-1] if layers else "loss"
-        self.findings.append(
-            finding(
-                trn.NONFINITE_GRADIENT, name,
+        self._nonfinite(step, [item for item in found if item.code == trn.NONFINITE_GRADIENT.code])
+
+    def _nonfinite(self, step: int, found: list[Finding], said: str = "") -> None:
+        """TRN020, as a second try of the step shows it, or by the gradients alone."""
+        self._done.add(trn.NONFINITE_GRADIENT.code)
+        layers = [name for name, one in self._names if one.grad is not None and not _sound(one.grad)]
+        if found:
+            evidence: dict[str, Any] = {"step": step, "weights": layers[:20], **found[0].evidence}
+            name, what = found[0].item_id, f"Step {step}: {evidence.pop('what')}"
+            advice, source = evidence.pop("advice"), evidence.pop("source", None)
+        else:
+            name, source = layers[-1] if layers else "loss", None
+            evidence = {"step": step, "weights": layers[:20], "pass": "backward"}
+            what = (
                 f"Step {step}: the gradient of {len(layers)} of {len(self._names)} weights is NaN or "
-                f"infinite; on its way back {name} is the first.{said}",
-                advice="dataaudit model trace --train on this batch; a lower learning rate, or clipping.",
-                evidence={"step": step, "weights": layers[:20], "pass": "backward"},
+                f"infinite; on its way back {name} is the first.{said}"
             )
-        )  # fmt: skip
+            advice = "dataaudit model trace --train on this batch; a lower learning rate, or clipping."
+        self.findings.append(
+            finding(trn.NONFINITE_GRADIENT, name, what, advice=advice, source=source, evidence=evidence)
+        )
 
     def _measure(self, step: int) -> None:
         held = [(one, row) for one, row in self._layers if one.grad is None or not one.grad.is_sparse]

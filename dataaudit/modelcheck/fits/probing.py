@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from dataaudit.errors import Unavailable
-from dataaudit.modelcheck.inputs import first, tensors
+from dataaudit.modelcheck.inputs import tensors
 from dataaudit.modelcheck.training.setups import TrainStep
 
 __all__ = ["Parts", "Probe", "package_of", "split"]
@@ -69,6 +69,27 @@ def split(batch: Any) -> Parts:
     return Parts(inputs=(batch,), targets=None, join=lambda x, _: x[0])
 
 
+def _cut(batch: Any, n: int) -> Any:
+    """The first samples of a batch: of what is as long as its first tensor, or list of tensors."""
+    if isinstance(batch, (list, tuple)) and batch and isinstance(batch[0], (list, tuple)):
+        total = len(batch[0])
+    else:
+        total = next((len(one) for one in tensors(batch) if one.ndim), 0)
+
+    def cut(value: Any, outermost: bool = False) -> Any:
+        if isinstance(value, torch.Tensor):
+            return value[:n] if value.ndim and len(value) == total else value
+        if isinstance(value, Mapping):
+            return {key: cut(one) for key, one in value.items()}
+        if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
+            if len(value) == total and not outermost:
+                return value[:n]
+            return type(value)([cut(one) for one in value])
+        return value
+
+    return cut(batch, True)
+
+
 def package_of(trainer: Any) -> str:
     """``pytorch_lightning`` or ``lightning.pytorch``, whichever the trainer is of."""
     for kind in type(trainer).__mro__:
@@ -103,7 +124,7 @@ class Probe:
         self, trainer: Any, module: Any, batch: Any, batch_idx: int = 0, *, samples: int | None = None
     ) -> None:
         self.trainer, self.module, self.batch_idx = trainer, module, batch_idx
-        self.batch = batch if samples is None else first(batch, samples)
+        self.batch = batch if samples is None else _cut(batch, samples)
         self.parts = split(self.batch)
         strategy = type(trainer.strategy).__name__
         if any(name in strategy for name in _SHARDED):

@@ -44,6 +44,10 @@ class Record:
                 continue
             self._epochs.setdefault(name, {})[epoch] = (step, number)
 
+    def knows(self, name: str) -> bool:
+        """Whether something was logged under the name."""
+        return name in self._epochs
+
     def history(self, name: str) -> History:
         """The curves: as they were logged, and the training loss where no curve of it was."""
         self._read()

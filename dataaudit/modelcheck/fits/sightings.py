@@ -32,7 +32,6 @@ class Scores:
         module: whose output they are.
         name: of the module.
         call: which of its calls in a step, counted from 0.
-        n_calls: how often the step calls it.
         place: which of the tensors that it returns.
         targets: where the classes are in the batch, as keys and indices.
     """
@@ -40,7 +39,6 @@ class Scores:
     module: nn.Module
     name: str
     call: int
-    n_calls: int
     place: int
     targets: Path
 
@@ -121,7 +119,10 @@ def _scores(
     where = next((path for path, one in _leaves(probe.batch) if _equal(one, targets)), None)
     if where is None:
         return "the targets of the loss aren't those of the batch"
-    return _placed(done, scores, where) or "the scores that the loss is given aren't the output of a module"
+    return (
+        _placed(probe, done, scores, where)
+        or "the scores that the loss is given aren't the output of a module"
+    )
 
 
 def _of_own_loss(probe: Probe, done: Sequence[Call], loss: float | None) -> Scores | str:
@@ -138,19 +139,21 @@ def _of_own_loss(probe: Probe, done: Sequence[Call], loss: float | None) -> Scor
             if loss is None or abs(loss - expected) > _FAR * max(expected, 0.1):
                 return "the loss isn't near the cross entropy of the batch's classes"
             where = next(path for path, leaf in _leaves(probe.batch) if _equal(leaf, labels))
-            return _placed(done, output, where) or ""
+            return _placed(probe, done, output, where) or ""
     return "no module returns a score for each class"
 
 
-def _placed(done: Sequence[Call], scores: torch.Tensor, targets: Path) -> Scores | None:
-    for one in done:  # the innermost call ends first
+def _placed(probe: Probe, done: Sequence[Call], scores: torch.Tensor, targets: Path) -> Scores | None:
+    # The outermost that returns them, as hooks inside of a compiled model aren't called; the LightningModule
+    # itself last, as strategies call it for other ends as well
+    outer = [one for one in reversed(done) if one.module is not probe.module]
+    for one in [*outer, *(one for one in done if one.module is probe.module)]:
         for place, output in enumerate(one.outputs):
             if output is scores:
                 own = [each for each in done if each.module is one.module]
                 return Scores(
-                    module=one.module, name=one.name, call=own.index(one), n_calls=len(own), place=place,
-                    targets=targets,
-                )  # fmt: skip
+                    module=one.module, name=one.name, call=own.index(one), place=place, targets=targets
+                )
     return None
 
 
