@@ -44,6 +44,7 @@ def kept(*roots: Any) -> Iterator[Kept]:
 
     Args:
         *roots: models, optimizers, schedulers, scalers, tensors, lists or dicts of them; None is passed over.
+            A `Kept` of an earlier moment is put back last of all.
 
     Yields:
         A `Kept` whose `restore` puts everything back in between.
@@ -57,11 +58,16 @@ def kept(*roots: Any) -> Iterator[Kept]:
     >>> layer.training, bool(layer.weight.any())
     (True, True)
     """
-    state = Kept(*roots)
+    earlier = [root for root in roots if isinstance(root, Kept)]
     try:
-        yield state
+        state = Kept(*(root for root in roots if not isinstance(root, Kept)))
+        try:
+            yield state
+        finally:
+            state.restore()
     finally:
-        state.restore()
+        for each in earlier:
+            each.restore()
 
 
 class Kept:

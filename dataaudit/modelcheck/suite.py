@@ -217,7 +217,7 @@ def sanity(
     batch = _batch(model, inputs, targets, seed)
     suite = _Suite(model=model, batch=batch, seconds=seconds, loss=loss, step=step, train_step=train_step,
                    optimizer=optimizer, scaler=scaler, seed=seed)  # fmt: skip
-    with kept(model, *suite.own), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         suite.run()
     return suite.result()
@@ -259,12 +259,6 @@ class _Suite:
     @property
     def left(self) -> float:
         return self.seconds - (time.perf_counter() - self.start)
-
-    @property
-    def own(self) -> tuple[Any, ...]:
-        """What may change besides the model."""
-        made = self.optimizer if isinstance(self.optimizer, torch.optim.Optimizer) else None
-        return made, self.scaler, self.loss
 
     def run(self) -> None:
         """Run every check that the batch and the time allow."""

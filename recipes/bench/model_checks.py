@@ -2,10 +2,10 @@
 
     python recipes/bench/model_checks.py [--side 64] [--n 8] [--each]
 
-Prints seconds and the peak of memory of the sanity suite, and with --each of the checks in it, over what a step
-needs. Each runs in a process of its own, as the peak of a process never falls; what counts is what comes on top of
-the imports, the model and the batch. One step is what training holds: weights, gradients, the state of AdamW and
-what the forward pass keeps.
+Prints seconds and the peak of memory of the sanity suite, and with --each of the checks in it, over what a
+step needs. Each runs in a process of its own, as the peak of a process never falls; what counts is what comes
+on top of the imports, the model and the batch. One step is what training holds: weights, gradients, the state
+of AdamW and what the forward pass keeps.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from torch.optim.optimizer import Optimizer
 
 from dataaudit.errors import InputError
 from dataaudit.modelcheck.inputs import Batch, Inputs, call, tensors
+from dataaudit.modelcheck.keeping import Kept
 
 __all__ = ["Loss", "MakeOptimizer", "Setup", "Step", "TrainStep", "make_optimizer", "setup_of"]
 
@@ -42,6 +43,7 @@ class Setup:
         own_optimizer: whether the user gave one.
         scaler: of mixed precision, or None.
         sample_ids: of the batch.
+        before: the state before a function of the user's made the optimizer, or None.
     """
 
     model: nn.Module
@@ -54,13 +56,15 @@ class Setup:
     own_optimizer: bool = True
     scaler: Any = None
     sample_ids: tuple[str, ...] = ()
+    before: Kept | None = None
 
     @property
     def roots(self) -> tuple[Any, ...]:
-        """Everything that a step may change."""
+        """Everything that a step may change, for `dataaudit.modelcheck.keeping.kept`."""
         functions = (self.loss, self.step, self.train_step)
         held = [inspect.getclosurevars(one).nonlocals for one in functions if inspect.isfunction(one)]
-        return (self.model, self.optimizer, self.scaler, self.inputs, self.targets, *functions, *held)
+        things = (self.model, self.optimizer, self.scaler, self.inputs, self.targets)
+        return (*things, *functions, *held, self.before)
 
     def forward(self) -> Any:
         """What the loss function returns for the batch, in the mode that the model is in."""
@@ -99,10 +103,18 @@ def setup_of(
         raise InputError("There are no targets.", fix="Give labels: --data DIR with labels, or --loader.")
     if not any(True for _ in model.parameters()):
         raise InputError(f"{type(model).__name__} has no parameters; there is nothing to train.")
-    made = make_optimizer(optimizer, model)
+    # Functions that make an optimizer often freeze layers, or draw weights anew
+    before = Kept(model, loss) if optimizer is not None and not isinstance(optimizer, Optimizer) else None
+    try:
+        made = make_optimizer(optimizer, model)
+    except BaseException:
+        if before is not None:
+            before.restore()
+        raise
     return Setup(
         model=model, inputs=batch.inputs, targets=wanted, loss=loss, step=step, train_step=train_step,
         optimizer=made, own_optimizer=optimizer is not None, scaler=scaler, sample_ids=batch.sample_ids,
+        before=before,
     )  # fmt: skip
 
 
