@@ -58,7 +58,8 @@ DEAD_ACTIVATION = rule(
     text="""An activation is dead or saturated: whatever goes in, it lets hardly any gradient through.
 
     Flagged: the batch is not learned, and after some layer all values are zero (ReLU), or at the ends of
-    the range (sigmoid, tanh), for every sample. Where new weights help, the finding says so.
+    the range (sigmoid, tanh), for every sample. Where new weights help, the finding says so. Also a ReLU
+    after the scores of classes.
 
     Change: the initialisation and the scale of the inputs, a normalisation before it, or another
     activation.
@@ -80,8 +81,9 @@ TRAINING_STEP = rule(
 
     Flagged, for a step function of yours: no weight changes after several calls, ``backward`` or
     ``optimizer.step`` isn't called, gradients of earlier steps are still there (``zero_grad`` is missing), a
-    gradient that is accumulated over several batches isn't divided by their number, or gradients are clipped
-    to a norm so small that nothing moves.
+    gradient that is accumulated over several batches isn't divided by their number, gradients are clipped
+    to a norm so small that nothing moves (or before they are unscaled), or the loss is that of an earlier
+    step's output.
 
     Change: ``optimizer.zero_grad()``, ``loss.backward()``, ``optimizer.step()``, in this order; with
     accumulation over k batches ``(loss / k).backward()``.
@@ -113,6 +115,7 @@ INITIALISATION = rule(
 
     Flagged: the batch is not learned as it is, and is with newly drawn weights. The finding names the layers
     whose weights are all zero, all equal, not finite, or far larger or smaller than their size asks for.
+    Weights that are equal, not finite or 30 times too large are a suspicion by themselves.
 
     Change: leave PyTorch's initialisation, or draw from ``nn.init.kaiming_normal_``.
     """,
@@ -130,8 +133,9 @@ INPUT_SCALE = rule(
     "TRN012", "input_scale", command=_OVERFIT,
     text="""The inputs' scale keeps the model from learning.
 
-    Flagged: the batch is not learned as it is, and is when each channel is brought to mean 0 and deviation 1;
-    or the inputs hold NaN, or nothing but one value.
+    Flagged: the inputs hold NaN, or nothing but one value. Or their scale is odd (pixels of 0 to 255 that
+    reach a layer with weights, images normalised twice, divided by 255 twice): a suspicion, and sure where
+    the batch is not learned as it is, and is when each channel is brought to mean 0 and deviation 1.
 
     Change: scale pixels to 0 to 1 and normalise with the mean and deviation of the training data.
     """,
@@ -143,6 +147,16 @@ UNUSED_LAYER = rule(
     Flagged: parameters that ask for a gradient, whose layer takes no part in the step.
 
     Change: call it in ``forward``, or take it out; several processes (DDP) fail with it as it is.
+    """,
+)  # fmt: skip
+INVERTED_LOSS = rule(
+    "TRN014", "inverted_loss", command=_OVERFIT,
+    text="""The loss is lower for wrong predictions than for right ones.
+
+    Flagged: the loss is given right, uninformed and wrong predictions in place of the model's, and those of
+    other classes have the lowest loss: its sign is wrong, or what should grow is made small.
+
+    Change: the sign (``-log_prob``, ``1 - dice``).
     """,
 )  # fmt: skip
 NONFINITE_GRADIENT = rule(

@@ -65,12 +65,35 @@ class Activation:
     last: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What the first layer with weights is given.
+
+    Attributes:
+        module: its name.
+        low, high, mean, deviation: of the values; `spread` is the largest deviation of a channel.
+        raw: whether it is the batch itself, that nothing in the model has changed.
+        image: whether it has the shape of images.
+    """
+
+    module: str
+    low: float
+    high: float
+    mean: float
+    deviation: float
+    spread: float
+    raw: bool
+    image: bool
+
+
 @dataclass
 class Events:
     """What happened in a forward pass, in order.
 
     Attributes:
         cuts, activations: see there.
+        dropouts: rate and module of each dropout in train mode.
+        entry: what the first layer is given; None where that layer normalises or takes no numbers.
         ends: place at which the last call of each module ended, by its name.
         without_gradient: modules with weights to learn that were called while gradients were off.
         severed: modules with weights to learn whose output has no gradient although gradients were on.
@@ -81,8 +104,12 @@ class Events:
     ends: dict[str, int] = field(default_factory=dict)
     without_gradient: list[str] = field(default_factory=list)
     severed: list[str] = field(default_factory=list)
-    output: int | None = None
+    dropouts: list[tuple[float, str]] = field(default_factory=list)
+    entry: Entry | None = None
     count: int = 0
+
+
+_WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
 
 
 class _Watch(TorchFunctionMode):
@@ -110,6 +137,10 @@ class _Watch(TorchFunctionMode):
                            last=False)
             )  # fmt: skip
             self.tracked[len(events.activations) - 1] = out
+        elif name.endswith("dropout") or name in ("dropout1d", "dropout2d", "dropout3d"):
+            rate, training = _dropout(args, kwargs or {})
+            if training and rate > 0:
+                events.dropouts.append((rate, self.stack[-1] if self.stack else ""))
         return out
 
     def _loses(self, args: Any, out: Any) -> bool:
@@ -118,6 +149,24 @@ class _Watch(TorchFunctionMode):
         found = list(tensors(out))
         zero = {"round", "floor", "ceil", "trunc", "sign", "sgn", "round_", "bernoulli", "heaviside"}
         return not found or not any(one.requires_grad for one in found) or not zero.isdisjoint({_name(out)})
+
+
+def _dropout(args: Any, kwargs: Mapping[str, Any]) -> tuple[float, bool]:
+    """Rate and training flag of a call of ``F.dropout`` or its kin."""
+    rate = kwargs.get("p", args[1] if len(args) > 1 else 0.5)
+    training = kwargs.get("training", args[2] if len(args) > 2 else True)
+    return (float(rate), bool(training)) if isinstance(rate, (int, float)) else (0.0, False)
+
+
+def _entry(name: str, given: torch.Tensor, raw: bool) -> Entry:
+    value = given.detach().float()
+    axes = [axis for axis in range(value.ndim) if axis != 1]
+    deviation = value.std() if value.numel() > 1 else torch.zeros(())
+    return Entry(
+        module=name, low=float(value.min()), high=float(value.max()), mean=float(value.mean()),
+        deviation=float(deviation), raw=raw, image=value.ndim == 4 and value.shape[1] in (1, 3, 4),
+        spread=float(value.std(axes).max()) if value.ndim > 1 and len(value) > 1 else float(deviation),
+    )  # fmt: skip
 
 
 def _name(out: Any) -> str:
@@ -140,14 +189,27 @@ def _dead(name: str, out: torch.Tensor) -> float:
 
 
 @contextmanager
-def watched(model: nn.Module) -> Iterator[Events]:
-    """Record what happens in the forward passes inside; within `kept`, which takes the hooks away again."""
+def watched(model: nn.Module, inputs: Any = None) -> Iterator[Events]:
+    """Record what happens in the forward passes inside; within `kept`, which takes the hooks away again.
+
+    Args:
+        model: what is watched.
+        inputs: the batch, by which what reaches the first layer is compared.
+    """
     events, stack = Events(), []
     names = {module: name for name, module in model.named_modules()}
     own = {module: any(one.requires_grad for one in module.parameters(recurse=False)) for module in names}
 
-    def before(module: nn.Module, _args: Any) -> None:
+    given = {one.untyped_storage().data_ptr() for one in tensors(inputs)}
+    entered: list[bool] = []
+
+    def before(module: nn.Module, args: Any) -> None:
         stack.append(names[module])
+        if own[module] and not entered:
+            entered.append(True)
+            first = next((one for one in tensors(args) if one.is_floating_point() and one.numel()), None)
+            if first is not None and isinstance(module, _WEIGHTED):
+                events.entry = _entry(names[module], first, first.untyped_storage().data_ptr() in given)
         if own[module] and not torch.is_grad_enabled():
             events.without_gradient.append(names[module])
 

@@ -147,7 +147,7 @@ def gradients(
                 prepare(model)
                 # NaN after a step out of all proportion is that step's doing
                 large = [item for item in _updates(setup, layers) if item.evidence["ratio"] > 0.5]
-                found = large or list(_nonfinite(setup))
+                found = large or list(nonfinite(setup))
             else:
                 found = [*flow(layers), *_zeros(layers), *_updates(setup, layers)]
     return Gradients(findings=found, layers=tuple(layers.values()), skipped_steps=skipped)
@@ -347,7 +347,7 @@ def _round(value: float) -> float:
     return float(10 ** round(math.log10(value))) if value > 0 and math.isfinite(value) else value
 
 
-def _nonfinite(setup: Setup) -> Iterator[Finding]:
+def nonfinite(setup: Setup) -> Iterator[Finding]:
     """TRN020: the first layer, or the first operation of the backward pass, that isn't finite."""
     for one in tensors(setup.inputs):
         if one.is_floating_point() and not bool(one.isfinite().all()):

@@ -13,38 +13,23 @@ from torch.optim.optimizer import Optimizer
 
 from dataaudit.errors import InputError
 from dataaudit.modelcheck.families import trn
-from dataaudit.modelcheck.findings import finding
+from dataaudit.modelcheck.findings import finding, line_of, place_of, said
 from dataaudit.modelcheck.inputs import Batch, Inputs, length
 from dataaudit.modelcheck.keeping import kept
 from dataaudit.modelcheck.training import paths as looked
 from dataaudit.modelcheck.training import weights
+from dataaudit.modelcheck.training.at_sight import SUSPECTED, judge_settings, last_activation
+from dataaudit.modelcheck.training.causes import causes
+from dataaudit.modelcheck.training.loss_range import LossRange, loss_range
 from dataaudit.modelcheck.training.own_steps import judge_step
 from dataaudit.modelcheck.training.runs import Run
-from dataaudit.modelcheck.training.setups import (
-    RATES,
-    Loss,
-    MakeOptimizer,
-    Setup,
-    Step,
-    TrainStep,
-    setup_of,
-)
-from dataaudit.modelcheck.training.trials import (
-    Bench,
-    Change,
-    frozen_norms,
-    largest_dropout,
-    prepare,
-    rate_of,
-    unsound_inputs,
-)
+from dataaudit.modelcheck.training.setups import Loss, MakeOptimizer, Setup, Step, TrainStep, setup_of
+from dataaudit.modelcheck.training.trials import Bench, Change, prepare, unsound_inputs
 from dataaudit.types import Finding
 
 __all__ = ["CODES", "Overfit", "overfit"]
 
-CODES = tuple(f"TRN{number:03d}" for number in range(1, 14))
-
-TOGETHER = Change(unfreeze=True, norms=True, no_dropout=True, no_decay=True, fresh_optimizer=1e-3)
+CODES = (*(f"TRN{number:03d}" for number in range(1, 15)), "TRN020", "TRN021", "TRN022")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,16 +113,22 @@ def overfit(
             prepare(model)
             torch.manual_seed(seed)
             seen = looked.look(setup, state)
+            prepare(model)
             if seen.error is not None:
-                raise _raised(seen.error) from seen.error
-            bench = Bench(setup=setup, state=state, seconds=seconds, seed=seed)
+                told = _told(setup, seen)
+                if told is None:
+                    raise _raised(seen.error) from seen.error
+                return Overfit(findings=[told], run=Run(losses=()), tried=(), n=length(setup.inputs))
+            bounds = loss_range(setup)
+            bare = last_activation(setup, seen, bounds)
+            bench = Bench(setup=setup, state=state, seconds=seconds, bounds=bounds, seed=seed, bare=bare)
             found = [*judge_step(setup, state), *_batch(setup)]
             state.restore()
             prepare(model)
-            found += looked.judge(setup, seen)
+            found += [*looked.judge(setup, seen), *judge_settings(setup, seen, bounds)]
             run = bench.run(Change())
-            if not run.learned and not _enough(run):
-                found += _causes(bench, seen, run, found)
+            if not run.learned and not _enough(run, bounds):
+                found += causes(bench, seen, run, found)
     tried = tuple(
         (str(change), done.learned, done.losses[-1] if done.losses else None) for change, done in bench.tried
     )
@@ -145,20 +136,54 @@ def overfit(
 
 
 def _raised(error: Exception) -> InputError:
-    from dataaudit.modelcheck.findings import line_of, said
-
     return InputError(
         f"The training step raised {said(error)}", where=line_of(error),
         fix="Run dataaudit model loss, which says what the loss doesn't like.",
     )  # fmt: skip
 
 
-def _enough(run: Run) -> bool:
+def _told(setup: Setup, seen: looked.Paths) -> Finding | None:
+    """The finding for an error that says its cause; None for any other."""
+    message = str(seen.error)
+    again = "backward through the graph a second time" in message
+    given = setup.train_step or setup.step
+    if given is not None and seen.steps and (again or "modified by an inplace operation" in message):
+        return finding(
+            trn.TRAINING_STEP, getattr(given, "__name__", type(given).__name__),
+            f"Step {seen.steps + 1} takes the gradient of what an earlier step computed, and fails: "
+            f"{said(seen.error) if seen.error else ''}.",
+            advice="Call the model in every step; detach() what is carried over from one step to the next, "
+            "and leave out retain_graph.", source=place_of(given), evidence={"error": message[:500]},
+        )  # fmt: skip
+    if "more than 1 value per channel" in message:
+        norms = [name for name, one in setup.model.named_modules() if _is_norm(one)]
+        reached = [name for name in norms if name not in seen.events.ends]
+        name = next(iter(reached or norms), "batch norm")
+        return finding(
+            trn.NORMALISATION, name,
+            f"{name} is given one value a channel ({length(setup.inputs)} samples), of which batch norm "
+            "can't take a deviation in train mode.",
+            advice="A larger batch (drop_last=True where the last one is small), or group or layer norm "
+            "after global pooling.", evidence={"error": message[:500]},
+        )  # fmt: skip
+    return None
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.batchnorm._BatchNorm)
+
+
+def _enough(run: Run, bounds: LossRange | None) -> bool:
     """Whether a run that didn't end is no cause for concern: the loss still falls, or fell where its floor
     isn't known."""
+    if not run.losses or (bounds is not None and bounds.inverted):
+        return False
     if run.falling:
         return True
-    return run.correct is None and len(run.losses) > 1 and run.losses[-1] < 0.7 * run.losses[0]
+    if run.correct is None and len(run.losses) > 1:
+        return run.losses[-1] < 0.7 * run.losses[0]
+    numbers = bounds is not None and bounds.right == 0 and run.correct is not None and run.correct >= 0.5
+    return numbers and bounds is not None and bounds.reached(run.losses[-1])
 
 
 def _batch(setup: Setup) -> Iterator[Finding]:
@@ -188,89 +213,15 @@ def _batch(setup: Setup) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def _causes(bench: Bench, seen: looked.Paths, run: Run, known: Sequence[Finding]) -> Iterator[Finding]:
-    """Why the batch can't be learned."""
-    setup = bench.setup
-    sure = {item.code for item in known}
-    if sure & {"TRN002", "TRN006", "TRN007", "TRN012"} or (sure & {"TRN011"} and seen.frozen):
-        return
-    if "TRN003" in sure and bench.first([Change(complete_optimizer=True)]):
-        return
-    bench.state.restore()
-    yield from _loss(setup)
-    if bench.run(TOGETHER).learned:
-        yield _single(bench, seen, run)
-        return
-    wide = [
-        Change(unfreeze=True, norms=True, no_dropout=True, no_decay=True, fresh_optimizer=1e-4),
-        Change(unfreeze=True, norms=True, no_dropout=True, fresh_optimizer=1e-3, standardised=True),
-        Change(unfreeze=True, norms=True, no_dropout=True, fresh_optimizer=1e-3, fresh_weights=True),
-    ]
-    helps = bench.first(wide)
-    if helps is wide[0]:
-        yield _single(bench, seen, run)
-        return
-    bench.state.restore()
-    prepare(setup.model)
-    last = weights.deepest(bench, seen, run, helps)
-    if last.code == "TRN001" and bench.left <= 0:
-        return  # what rests on all trials can't be said after some of them
-    if last.code != "TRN001" or not run.losses or run.losses[-1] > 0.9 * run.losses[0]:
-        yield last
-
-
-def _loss(setup: Setup) -> list[Finding]:
-    """What the check of loss inputs says, where there is a loss to look at."""
-    if setup.train_step is not None:
-        return []
-    from dataaudit.modelcheck.losses import loss_inputs
-
-    try:
-        return loss_inputs(setup.model, setup.loss, setup.inputs, setup.targets, step=setup.step)
-    except Exception:  # its own errors are shown by its own command
-        return []
-
-
-def _single(bench: Bench, seen: looked.Paths, run: Run) -> Finding:
-    """The one change that suffices; everything together is known to."""
-    setup = bench.setup
-    model = setup.model
-    decay = max((float(group.get("weight_decay", 0)) for group in setup.optimizer.param_groups), default=0.0)
-    options: list[Change] = []
-    if frozen_norms(model):
-        options.append(Change(norms=True))
-    if decay >= 0.1:
-        options.append(Change(no_decay=True))
-    if largest_dropout(model) > 0.6:
-        options.append(Change(no_dropout=True))
-    factors: tuple[float, ...] = (10.0, 100.0, 0.1, 1e3, 0.01, 1e4, 1e6)
-    if run.broke or rate_of(setup) >= 0.3:
-        factors = (0.1, 0.01, 1e-3, 1e-4, 10.0, 100.0)
-    if setup.own_optimizer:
-        usual = RATES.get(type(setup.optimizer).__name__, 1e-3) / max(rate_of(setup), 1e-30)
-        if not 1e-3 < usual < 1e3:
-            factors = (float(f"{usual:.0e}"), 10 * float(f"{usual:.0e}"), *factors)
-        options += [Change(rate=factor) for factor in factors]
-    options += [Change(no_dropout=True)]
-    if seen.frozen:
-        options.append(Change(unfreeze=True))
-    if 0 < decay < 0.1:
-        options.append(Change(no_decay=True))
-    if setup.own_optimizer:
-        options.append(Change(fresh_optimizer=1e-3))
-    helps = bench.first(list(dict.fromkeys(options)))
-    bench.state.restore()
-    prepare(model)
-    return weights.said(bench, run, helps, seen, decay)
-
-
 def _ordered(found: Sequence[Finding]) -> list[Finding]:
-    """Each finding once, the surest and the most telling first."""
-    rank = {"TRN007": 0, "TRN002": 1, "TRN012": 2, "TRN006": 3, "TRN003": 4}
+    """Each finding once, the surest and most telling first; a suspicion that turned out sure is left out."""
+    rank = {"TRN007": 0, "TRN014": 1, "TRN002": 2, "TRN012": 3, "TRN006": 4, "TRN003": 5}
+    sure = {item.code for item in found if item.score < SUSPECTED}
     seen: dict[str, Finding] = {}
     for item in found:
-        seen.setdefault(item.key, item)
+        if item.score < SUSPECTED or item.score > SUSPECTED or item.code not in sure:
+            seen.setdefault(item.key, item)
     return sorted(
         seen.values(),
-        key=lambda item: (item.score, rank.get(item.code, 5 if item.code.startswith("MOD") else 6)),
+        key=lambda item: (item.score, rank.get(item.code, 6 if item.code.startswith("MOD") else 7)),
     )

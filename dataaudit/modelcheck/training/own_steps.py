@@ -13,11 +13,13 @@ from torch.overrides import TorchFunctionMode
 from dataaudit.modelcheck.families import trn
 from dataaudit.modelcheck.findings import finding, place_of
 from dataaudit.modelcheck.keeping import Kept
-from dataaudit.modelcheck.training.setups import Setup
+from dataaudit.modelcheck.training.runs import take_step
+from dataaudit.modelcheck.training.setups import Setup, scalar
 from dataaudit.modelcheck.training.trials import prepare, without_dropout
+from dataaudit.modelcheck.watching import user_line
 from dataaudit.types import Finding
 
-__all__ = ["judge_step"]
+__all__ = ["Randomness", "judge_step", "randomness"]
 
 CALLS = 16
 """Calls of a step that never changes a weight before it counts as one that doesn't."""
@@ -31,7 +33,75 @@ class _Seen:
     stepped: list[tuple[int, float]] = field(default_factory=list)
     given: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
+    returned: list[float] = field(default_factory=list)
     call: int = 0
+
+    @property
+    def scale(self) -> float:
+        """What the loss is multiplied by before backward(), as by the scaler of mixed precision."""
+        value = next(iter(self.losses or self.returned), 0.0)
+        return self.given[0] / value if self.given and value else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Randomness:
+    """Whether a step of the same batch and weights isn't the same with other random numbers, dropout aside.
+
+    Attributes:
+        any: whether the loss differs.
+        targets: whether the loss function is given other targets.
+        line: where it is called.
+    """
+
+    any: bool = False
+    targets: bool = False
+    line: str | None = None
+
+
+class _Targets(TorchFunctionMode):
+    """Digests of the targets that loss functions are given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+        self.line: str | None = None
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        name, given = getattr(func, "__name__", ""), kwargs or {}
+        target = given.get("target", args[1] if len(args) > 1 else None)
+        if ("loss" in name or name.endswith("cross_entropy")) and isinstance(target, torch.Tensor):
+            self.seen.append(str(target.detach().cpu().tolist()[:4096] if target.ndim else float(target)))
+            self.line = self.line or user_line()
+        return func(*args, **given)
+
+
+def randomness(setup: Setup, state: Kept) -> Randomness:
+    """Take the step with two seeds and the learning rate at 0; within `kept`, and put back after."""
+    losses, targets, line = [], [], None
+    for seed in (1, 2):
+        state.restore()
+        prepare(setup.model)
+        for group in setup.optimizer.param_groups:
+            group["lr"] = 0.0
+        torch.manual_seed(seed)
+        watch = _Targets()
+        try:
+            with without_dropout(), watch:
+                value = take_step(setup)
+        except Exception:  # it was taken without an error before; nothing can be said of this one
+            return Randomness()
+        losses.append(value)
+        targets.append(watch.seen)
+        line = line or watch.line
+    state.restore()
+    prepare(setup.model)
+    if losses[0] is None or losses[1] is None or losses[0] == losses[1]:
+        return Randomness()
+    return Randomness(
+        any=abs(losses[0] - losses[1]) > 1e-3 * abs(losses[0]), targets=targets[0] != targets[1], line=line
+    )
 
 
 class _Losses(TorchFunctionMode):
@@ -99,7 +169,9 @@ def _watched(setup: Setup, state: Kept) -> _Seen:
         for at in range(CALLS):
             seen.call, touched[0] = at + 1, False
             torch.manual_seed(0)
-            setup.train_step(setup.model, setup.optimizer, (setup.inputs, setup.targets))
+            told = scalar(setup.train_step(setup.model, setup.optimizer, (setup.inputs, setup.targets)))
+            if told is not None:
+                seen.returned.append(float(told.detach()))
             if touched[0] and len(seen.arrived) < at + 1:
                 seen.arrived.append(_norm(parameters))
             if len(seen.stepped) >= 4 and at >= 3:
@@ -156,7 +228,7 @@ def _wrong(seen: _Seen) -> tuple[str, str]:
             f"{norms[0]:.3g}, {norms[1]:.3g}, {norms[2]:.3g}. zero_grad() isn't called.", order,
         )  # fmt: skip
     first = seen.arrived[0]
-    share = seen.given[0] / seen.losses[0] if seen.given and seen.losses and seen.losses[0] else 0.0
+    share = seen.scale
     if every > 1 and norms[0] > 0.75 * every * first and abs(share - 1) < 1e-3:
         return (
                 f"The gradients of {every} batches are added up and not divided by {every}: the step is "
@@ -167,9 +239,13 @@ def _wrong(seen: _Seen) -> tuple[str, str]:
                 f"The optimizer steps every {every} batches, and the gradient is of the last alone: it is "
                 "cleared in each call.", "Call zero_grad() after step() only.",
             )  # fmt: skip
-    if norms[0] < 1e-3 * arrived:
-        return (
-            f"The gradient's norm is {arrived:.3g} after backward() and {norms[0]:.3g} at optimizer.step(): "
-            "it is clipped to next to nothing.", "Clip to a norm of about 1, and unscale before.",
-        )  # fmt: skip
+    unscaled = arrived / share if share > 16 else arrived
+    if norms[0] < 1e-3 * unscaled:
+        what = f"The gradient's norm is {unscaled:.3g} after backward() and {norms[0]:.3g} at step(): "
+        if share > 16 and norms[0] * share > 1e-3:
+            return (
+                f"{what}it is clipped while it is still multiplied by the scaler's {share:.3g}.",
+                "scaler.unscale_(optimizer) before clip_grad_norm_.",
+            )
+        return f"{what}it is clipped to next to nothing.", "Clip to a norm of about 1."
     return "", ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,10 @@ class Paths:
         missing: of those with a gradient that the optimizer doesn't hold.
         foreign: how many tensors the optimizer holds that are neither the model's nor the loss's.
         events: of the first forward pass.
+        broken: whether the loss or a gradient of the first step isn't finite, without a scaler's doing.
+        resting: batch norms in train mode whose running statistics stay as they are.
         error: what the user's code raised.
+        steps: how many steps were taken before that.
     """
 
     frozen: tuple[str, ...]
@@ -40,7 +44,10 @@ class Paths:
     missing: tuple[str, ...]
     foreign: int
     events: Events
+    broken: bool = False
+    resting: tuple[str, ...] = ()
     error: Exception | None = None
+    steps: int = 0
 
 
 def look(setup: Setup, state: Kept, *, steps: int = 3) -> Paths:
@@ -51,7 +58,7 @@ def look(setup: Setup, state: Kept, *, steps: int = 3) -> Paths:
     def note(parameter: torch.Tensor) -> None:
         if parameter.grad is not None:
             top = float(parameter.grad.detach().abs().max()) if parameter.grad.numel() else 0.0
-            largest[id(parameter)] = max(top, largest.get(id(parameter), 0.0)) if top == top else float("inf")
+            largest[id(parameter)] = max(top, largest.get(id(parameter), 0.0)) if top == top else math.inf
 
     named = [(name, one) for name, one in model.named_parameters() if one.is_floating_point()]
     for _, one in named:
@@ -59,12 +66,16 @@ def look(setup: Setup, state: Kept, *, steps: int = 3) -> Paths:
             watch: Callable[..., Any] = one.register_post_accumulate_grad_hook
             watch(note)
     error: Exception | None = None
-    events = Events()
+    events, broken, taken = Events(), False, 0
+    norms = {name: one.running_mean.clone() for name, one in _norms(model)}
     try:
-        with watched(model) as events:
+        with watched(model, setup.inputs) as events:
+            value = take_step(setup)
+        taken = 1
+        broken = not all(map(math.isfinite, [value or 0.0, *largest.values()])) and setup.scaler is None
+        while taken < steps:
             take_step(setup)
-        for _ in range(steps - 1):
-            take_step(setup)
+            taken += 1
     except Exception as raised:
         error = raised
     asking = [(name, one) for name, one in named if one.requires_grad]
@@ -79,10 +90,24 @@ def look(setup: Setup, state: Kept, *, steps: int = 3) -> Paths:
         missing=tuple(name for name, one in asking if id(one) in largest and id(one) not in held),
         foreign=len(held - known),
         events=events,
+        broken=broken,
+        resting=tuple(
+            name for name, one in _norms(model)
+            if name in norms and name in events.ends and torch.equal(one.running_mean, norms[name])
+        ),
         error=error,
-    )
+        steps=taken,
+    )  # fmt: skip
     state.restore()
     return paths
+
+
+def _norms(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Batch norms in train mode that keep running statistics."""
+    kind = nn.modules.batchnorm._BatchNorm
+    for name, one in model.named_modules():
+        if isinstance(one, kind) and one.training and one.running_mean is not None:
+            yield name, one
 
 
 def judge(setup: Setup, paths: Paths) -> Iterator[Finding]:
@@ -104,6 +129,16 @@ def judge(setup: Setup, paths: Paths) -> Iterator[Finding]:
 
 def _unreached(setup: Setup, paths: Paths) -> Iterator[Finding]:
     events = paths.events
+    if not events.ends and paths.unreached:
+        given = setup.train_step or setup.step
+        yield finding(
+            trn.NO_GRADIENT, type(setup.model).__name__,
+            f"The step never calls the model that it is given ({type(setup.model).__name__}): what it trains "
+            "is another object.",
+            advice="Use the argument, and not a model of the same kind that was made or copied elsewhere.",
+            source=None if given is None else place_of(given),
+        )  # fmt: skip
+        return
     groups: dict[str, list[str]] = {}
     unused = []
     for name in paths.unreached:

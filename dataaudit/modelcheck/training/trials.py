@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -15,8 +15,9 @@ from torch.overrides import TorchFunctionMode
 
 from dataaudit.modelcheck.inputs import tensors
 from dataaudit.modelcheck.keeping import Kept
-from dataaudit.modelcheck.training.runs import STEPS, Run, share_correct, train
-from dataaudit.modelcheck.training.setups import RATES, Setup, last_output
+from dataaudit.modelcheck.training.loss_range import LossRange
+from dataaudit.modelcheck.training.runs import PATIENCE, STEPS, Run, is_learned, share_correct, train
+from dataaudit.modelcheck.training.setups import RATES, Setup, last_output, scalar
 
 __all__ = ["Bench", "Change", "frozen_norms", "rate_of"]
 
@@ -33,6 +34,10 @@ class Change:
         complete_optimizer: the weights that the user's optimizer lacks are added to it.
         fresh_weights: every layer draws its weights anew.
         standardised: each channel of the inputs has mean 0 and deviation 1.
+        momentum: that of SGD is 0.9 at most.
+        fixed_rate: the learning rate stays as it is at the start, whatever a scheduler says.
+        same_seed: every step draws the same random numbers.
+        bare_output: the activation at the end of the model hands back what it is given.
     """
 
     rate: float = 1.0
@@ -44,13 +49,31 @@ class Change:
     complete_optimizer: bool = False
     fresh_weights: bool = False
     standardised: bool = False
+    momentum: bool = False
+    fixed_rate: bool = False
+    same_seed: bool = False
+    bare_output: bool = False
+
+    def parts(self) -> list[Change]:
+        """The single changes that it is made of."""
+        plain = Change()
+        names = [one.name for one in fields(self) if getattr(self, one.name) != getattr(plain, one.name)]
+        return [replace(plain, **{name: getattr(self, name)}) for name in names]
+
+    def without(self, part: Change) -> Change:
+        """It, less a single change."""
+        plain = Change()
+        names = [one.name for one in fields(self) if getattr(part, one.name) != getattr(plain, one.name)]
+        return replace(self, **{name: getattr(plain, name) for name in names})
 
     def __str__(self) -> str:
         words = {
             "unfreeze": "everything unfrozen", "norms": "batch norm in train mode",
             "no_dropout": "no dropout", "no_decay": "no weight decay",
             "complete_optimizer": "all weights in the optimizer", "fresh_weights": "new weights",
-            "standardised": "standardised inputs",
+            "standardised": "standardised inputs", "momentum": "momentum of 0.9",
+            "fixed_rate": "a learning rate that stays", "same_seed": "the same random numbers in every step",
+            "bare_output": "no activation at the output",
         }  # fmt: skip
         said = [text for name, text in words.items() if getattr(self, name)]
         if self.rate != 1:
@@ -68,14 +91,18 @@ class Bench:
         setup: as the user has it.
         state: to which everything is put back before a run.
         seconds: for all runs together.
-        tried: each change and its run, in order.
+        bounds: what the loss can be, or None.
         seed: of every run.
+        bare: name of the activation at the end of the model, or None.
+        tried: each change and its run, in order.
     """
 
     setup: Setup
     state: Kept
     seconds: float
+    bounds: LossRange | None = None
     seed: int = 0
+    bare: str | None = None
     steps: int = STEPS
     tried: list[tuple[Change, Run]] = field(default_factory=list)
     start: float = field(default_factory=time.perf_counter)
@@ -85,21 +112,25 @@ class Bench:
         """Seconds that are left."""
         return self.seconds - (time.perf_counter() - self.start)
 
-    def run(self, change: Change, *, each: Callable[[int], None] | None = None) -> Run:
-        """Put everything back, change what is asked for, and train."""
+    def run(self, change: Change) -> Run:
+        """Put everything back, change what is asked for, and train; a trial ends early without progress."""
         self.state.restore()
         setup = self.setup
         with ExitStack() as stack:
             torch.manual_seed(self.seed)
             prepare(setup.model)
             setup = _changed(setup, change)
+            if change.bare_output and self.bare is not None:
+                dict(setup.model.named_modules())[self.bare].__dict__["forward"] = lambda given: given
             if change.no_dropout:
                 stack.enter_context(without_dropout())
             done = train(
-                setup, steps=self.steps, seconds=max(min(self.left, self.seconds / 4), 0.5), each=each
-            )
+                setup, steps=self.steps, seconds=max(min(self.left, self.seconds / 4), 0.5),
+                bounds=self.bounds, patience=PATIENCE if self.tried else None, fixed_rate=change.fixed_rate,
+                same_seed=self.seed if change.same_seed else None,
+            )  # fmt: skip
             if not done.learned and not change.no_dropout and 0 < largest_dropout(setup.model) <= 0.6:
-                done = _judged_without_dropout(setup, done)
+                done = _judged_without_dropout(setup, done, self.bounds)
         self.tried.append((change, done))
         return done
 
@@ -149,6 +180,8 @@ def _changed(setup: Setup, change: Change) -> Setup:
             group["lr"] = group["lr"] * change.rate
         if change.no_decay and "weight_decay" in group:
             group["weight_decay"] = 0.0
+        if change.momentum and group.get("momentum", 0.0) > 0.9:
+            group["momentum"] = 0.9
     return replace(setup, inputs=standardised(setup.inputs)) if change.standardised else setup
 
 
@@ -206,14 +239,18 @@ def without_dropout() -> Iterator[_WithoutDropout]:
         yield mode
 
 
-def _judged_without_dropout(setup: Setup, done: Run) -> Run:
+def _judged_without_dropout(setup: Setup, done: Run, bounds: LossRange | None) -> Run:
+    if setup.train_step is not None:
+        return done
     try:
         with torch.no_grad(), without_dropout(), last_output(setup.model) as output:
-            setup.forward()
+            value = scalar(setup.forward())
     except Exception:  # a step that takes gradients itself: it is judged as it ran
         return done
     correct = share_correct(output[0] if output else None, setup.targets)
-    return replace(done, correct=correct, learned=True) if correct is not None and correct >= 1 else done
+    losses = [*done.losses, float("nan") if value is None else float(value)]
+    learned = correct is not None and correct >= 1 and is_learned(losses, correct, setup.targets, bounds)
+    return replace(done, correct=correct, learned=True) if learned else done
 
 
 def rate_of(setup: Setup) -> float:

@@ -1,23 +1,26 @@
-"""The sentences about a batch that isn't learned: the one change that helps, or the layer where it ends."""
+"""The sentences about a batch that isn't learned: the smallest change that helps, or where it ends."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
-from torch import nn
 
 from dataaudit.modelcheck.families import trn
 from dataaudit.modelcheck.findings import finding
-from dataaudit.modelcheck.inputs import tensors
+from dataaudit.modelcheck.training.at_sight import odd_weights, scale_fault
 from dataaudit.modelcheck.training.events import Activation
+from dataaudit.modelcheck.training.own_steps import Randomness
 from dataaudit.modelcheck.training.paths import Paths, shorter
 from dataaudit.modelcheck.training.runs import Run
-from dataaudit.modelcheck.training.trials import Bench, Change, frozen_norms, rate_of
+from dataaudit.modelcheck.training.setups import Setup
+from dataaudit.modelcheck.training.trials import Bench, Change, frozen_norms, prepare, rate_of
+from dataaudit.registry import Rule
 from dataaudit.types import Finding
 
-__all__ = ["contradiction", "deepest", "odd_weights", "said"]
+__all__ = ["contradiction", "decay_of", "deepest", "said"]
+
+RULES = {one.code: one for one in vars(trn).values() if isinstance(one, Rule)}
 
 
 def contradiction(inputs: Any, targets: Any) -> tuple[int, int, int] | None:
@@ -34,29 +37,41 @@ def contradiction(inputs: Any, targets: Any) -> tuple[int, int, int] | None:
     return None
 
 
-def said(bench: Bench, run: Run, helps: Change | None, seen: Paths, decay: float) -> Finding:
-    """The finding for the one change with which the batch is learned."""
-    setup = bench.setup
-    kind, rate = type(setup.optimizer).__name__, rate_of(setup)
-    failed = _failed(run)
-    evidence = _evidence(bench, run)
-    if helps is None or helps.fresh_optimizer is not None:
-        what = f"{failed} with {kind} at {rate:g}, and is learned with AdamW at 0.001"
-        what += "." if helps is not None else ", everything unfrozen, without dropout and weight decay."
+def decay_of(setup: Setup) -> float:
+    """The largest weight decay of the optimizer's groups."""
+    groups = setup.optimizer.param_groups
+    return max((float(group.get("weight_decay", 0.0) or 0.0) for group in groups), default=0.0)
+
+
+def said(bench: Bench, run: Run, helps: Change | None, seen: Paths, noise: Randomness) -> Finding:
+    """The finding for the smallest change with which the batch is learned."""
+    bench.state.restore()
+    prepare(bench.setup.model)
+    setup, failed, evidence = bench.setup, _failed(run), _evidence(bench, run)
+    parts = helps.parts() if helps is not None else []
+    if len(parts) > 1:
+        first = parts[0]
+        item = said(bench, run, first, seen, noise)
+        together = " and ".join(str(part) for part in parts)
         return finding(
-            trn.LEARNING_RATE if helps is not None else trn.CANNOT_OVERFIT, kind, what,
-            advice="Take AdamW at 0.001 and come back to your settings one by one.",
-            evidence=evidence, score=0.1,
+            RULES[item.code], item.item_id, f"{failed}, and is learned with {together}, none of which "
+            "suffices by itself.", advice=item.evidence["advice"], evidence=evidence, score=0.1,
         )  # fmt: skip
-    if helps.rate != 1:
-        way = "high" if helps.rate < 1 else "low"
+    if helps is None:
         return finding(
-            trn.LEARNING_RATE, f"{kind} lr={rate:g}",
-            f"The learning rate {rate:g} of {kind} is too {way}: {failed.lower()}, and is learned at "
-            f"{rate * helps.rate:g} with nothing else changed.",
-            advice=f"Set lr={rate * helps.rate:g}; dataaudit model lr shows the whole range.",
-            evidence={**evidence, "rate": rate, "learns_at": rate * helps.rate},
+            trn.CANNOT_OVERFIT, type(setup.model).__name__,
+            f"{failed}, and is learned with several changes at once; the time was up before it was known "
+            "which of them count.", advice="Give it more time (--seconds).", evidence=evidence, score=0.2,
         )  # fmt: skip
+    if helps.rate != 1 or helps.fixed_rate or helps.fresh_optimizer is not None:
+        return _rate(bench, run, helps)
+    if helps.standardised:
+        return _scale(seen, failed, evidence)
+    if helps.fresh_weights:
+        return deepest(bench, seen, run, helps)
+    if helps.bare_output:
+        dead = next(one for one in reversed(seen.events.activations) if one.last)
+        return _activation(dead, failed, evidence, None)
     if helps.unfreeze:
         layers = shorter([name.rpartition(".")[0] for name in seen.frozen])
         return finding(
@@ -74,23 +89,88 @@ def said(bench: Bench, run: Run, helps: Change | None, seen: Paths, decay: float
             advice="Leave it in train mode, or load weights whose running statistics fit the inputs.",
             evidence={**evidence, "layers": names[:20]},
         )  # fmt: skip
+    return _regularised(bench, run, helps, seen, noise)
+
+
+def _rate(bench: Bench, run: Run, helps: Change) -> Finding:
+    """TRN004: another learning rate helps."""
+    setup, failed, evidence = bench.setup, _failed(run), _evidence(bench, run)
+    kind, rate = type(setup.optimizer).__name__, rate_of(setup)
+    if helps.fixed_rate:
+        return finding(
+            trn.LEARNING_RATE, f"{kind} lr={run.rates[0]:g}",
+            f"{failed} while a scheduler takes the learning rate from {run.rates[0]:g} to "
+            f"{run.rates[1]:.3g}, and is learned when it stays.",
+            advice="Look at the scheduler: whether it is called once an epoch or once a step, its factor and "
+            "its number of steps.", evidence={**evidence, "rates": run.rates},
+        )  # fmt: skip
+    if helps.fresh_optimizer is not None:
+        zero = f"The learning rate of {kind} is 0. " if rate == 0 else ""
+        where = f"{kind} lr=0" if rate == 0 else kind
+        return finding(
+            trn.LEARNING_RATE, where, f"{zero}{failed} with {kind} at {rate:g}, and is learned with AdamW at "
+            f"{helps.fresh_optimizer:g}.",
+            advice=f"Take AdamW at {helps.fresh_optimizer:g} and come back to your settings one by one.",
+            evidence=evidence, score=0.0 if rate == 0 else 0.1,
+        )  # fmt: skip
+    way = "high" if helps.rate < 1 else "low"
+    return finding(
+        trn.LEARNING_RATE, f"{kind} lr={rate:g}",
+        f"The learning rate {rate:g} of {kind} is too {way}: {_lower(failed)}, and is learned at "
+        f"{rate * helps.rate:g} with nothing else changed.",
+        advice=f"Set lr={rate * helps.rate:g}; dataaudit model lr shows the whole range.",
+        evidence={**evidence, "rate": rate, "learns_at": rate * helps.rate},
+    )  # fmt: skip
+
+
+def _regularised(bench: Bench, run: Run, helps: Change, seen: Paths, noise: Randomness) -> Finding:
+    """TRN008, or TRN006 where the targets are what is random."""
+    setup, failed, evidence = bench.setup, _failed(run), _evidence(bench, run)
     if helps.no_decay:
+        decay = decay_of(setup)
         return finding(
             trn.REGULARISATION, f"weight_decay={decay:g}",
-            f"Weight decay {decay:g} is too high: {failed.lower()}, and is learned without it.",
+            f"Weight decay {decay:g} is too high: {_lower(failed)}, and is learned without it.",
             advice="Lower it; 0.0001 (SGD) and 0.05 (AdamW) are usual.", evidence=evidence,
         )  # fmt: skip
+    if helps.same_seed and noise.targets:
+        return finding(
+            trn.CONTRADICTING_LABELS, "targets",
+            f"{failed}: from step to step the loss is given other targets for the same inputs. With the same "
+            "random numbers in every step it is learned.",
+            advice="Shuffle inputs and targets together, before the model is called.", source=noise.line,
+            evidence=evidence,
+        )  # fmt: skip
+    if helps.same_seed:
+        return finding(
+            trn.REGULARISATION, "random numbers",
+            f"{failed}, and is learned when every step draws the same random numbers: noise or augmentation "
+            "in the step or in forward is too strong.",
+            advice="Take it out, or make it weaker; dataaudit model determinism names what draws.",
+            evidence=evidence,
+        )  # fmt: skip
+    rate, module = max(seen.events.dropouts, default=(0.0, "dropout"))
     return finding(
-        trn.REGULARISATION, _dropouts(setup.model),
-        f"Dropout is in the way: {failed.lower()}, and is learned without it.",
+        trn.REGULARISATION, module or "dropout",
+        f"Dropout is in the way ({rate:g} in {module or 'forward'}): {_lower(failed)}, and is learned "
+        "without it.",
         advice="Lower its rate: 0.1 to 0.5 is usual.", evidence=evidence,
     )  # fmt: skip
 
 
-def _dropouts(model: nn.Module) -> str:
-    kinds = nn.modules.dropout._DropoutNd
-    found = [(float(one.p), name) for name, one in model.named_modules() if isinstance(one, kinds)]
-    return max(found)[1] if found else "dropout"
+def _scale(seen: Paths, failed: str, evidence: dict[str, Any]) -> Finding:
+    entry = seen.events.entry
+    given, layer = scale_fault(entry), entry.module if entry is not None else "the first layer"
+    return finding(
+        trn.INPUT_SCALE, "inputs", f"{failed}, and is learned when each channel of the inputs is brought "
+        f"to mean 0 and deviation 1: {layer} is given {given}.",
+        advice="Scale pixels to 0 to 1 once, and normalise once with the training data's mean and deviation.",
+        evidence=evidence,
+    )  # fmt: skip
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
 
 
 def _failed(run: Run) -> str:
@@ -111,41 +191,30 @@ def _evidence(bench: Bench, run: Run) -> dict[str, Any]:
 
 
 def deepest(bench: Bench, seen: Paths, run: Run, helps: Change | None) -> Finding:
-    """Neither rate nor regularisation is at fault: inputs, weights, an activation, or nothing known."""
+    """Neither rate nor regularisation is at fault: weights, an activation, a gradient, or nothing known."""
     setup, failed, evidence = bench.setup, _failed(run), _evidence(bench, run)
     dead = _dead(seen)
     odd = odd_weights(setup.model)
-    if helps is not None and helps.standardised:
-        span = _span(setup.inputs)
-        return finding(
-            trn.INPUT_SCALE, "inputs", f"{failed}, and is learned when each channel of the inputs is brought "
-            f"to mean 0 and deviation 1; they reach from {span[0]:.4g} to {span[1]:.4g}, mean {span[2]:.4g}.",
-            advice="Scale pixels to 0 to 1, and normalise with the training data's mean and deviation.",
-            evidence=evidence,
-        )  # fmt: skip
-    if dead is not None and (helps is None or not odd):
+    grave = any("all" in why or sure for _, why, sure in odd)
+    if dead is not None and not (grave and (helps is not None or bench.left <= 0)):
         return _activation(dead, failed, evidence, helps)
-    if helps is not None:
-        name, why = odd[0] if odd else (type(setup.model).__name__, "they can't be told from others by size")
-        about = f": the weights of {name} {why}" if odd else ""
+    if helps is not None or (grave and bench.left <= 0):
+        unknown = (type(setup.model).__name__, "can't be told from others by size", False)
+        name, why, _ = odd[0] if odd else unknown
+        what = f"{failed}, and is learned with newly drawn weights" if helps is not None else failed
+        others = [str(part) for part in helps.parts() if not part.fresh_weights] if helps is not None else []
+        what += f" (and {', '.join(others)})" if others else ""
         return finding(
-            trn.INITIALISATION, name, f"{failed}, and is learned with newly drawn weights{about}."
+            trn.INITIALISATION, name, f"{what}: the weights of {name} {why}."
             + (f" {len(odd) - 1} more such layers." if len(odd) > 1 else ""),
             advice="Leave PyTorch's initialisation, or draw from nn.init.kaiming_normal_.",
             evidence={**evidence, "layers": [each[0] for each in odd][:20]},
         )  # fmt: skip
     if seen.zero:
-        layers = shorter([name.rpartition(".")[0] for name in seen.zero])
-        cut = next(
-            (one for one in seen.events.cuts if one.name.strip("_") in ("round", "sign", "floor")), None
-        )
-        why = f": {cut.name}() at {cut.line or cut.module} lets none through" if cut is not None else ""
-        return finding(
-            trn.NO_GRADIENT, layers[0], f"{failed}; the gradient of {', '.join(layers[:3])} is zero in every "
-            f"step{why}.",
-            advice="Look for rounding, a factor of 0, or dead units between it and the loss.",
-            evidence={**evidence, "zero": seen.zero[:20]}, source=None if cut is None else cut.line,
-        )  # fmt: skip
+        return _zero(seen, failed, evidence)
+    flows = _flows(bench)
+    if flows:
+        return flows[0]
     return finding(
         trn.CANNOT_OVERFIT, type(setup.model).__name__,
         f"{failed}, nor with any of {len(bench.tried) - 1} changes that were tried.",
@@ -155,9 +224,33 @@ def deepest(bench: Bench, seen: Paths, run: Run, helps: Change | None) -> Findin
     )  # fmt: skip
 
 
-def _span(inputs: Any) -> tuple[float, float, float]:
-    one = next(tensors(inputs)).float()
-    return float(one.min()), float(one.max()), float(one.mean())
+def _zero(seen: Paths, failed: str, evidence: dict[str, Any]) -> Finding:
+    layers = shorter([name.rpartition(".")[0] for name in seen.zero])
+    rounding = ("round", "sign", "floor")
+    cut = next((one for one in seen.events.cuts if one.name.strip("_") in rounding), None)
+    why = f": {cut.name}() at {cut.line or cut.module} lets none through" if cut is not None else ""
+    return finding(
+        trn.NO_GRADIENT, layers[0], f"{failed}; the gradient of {', '.join(layers[:3])} is zero in every "
+        f"step{why}.",
+        advice="Look for rounding, a factor of 0, or dead units between it and the loss.",
+        evidence={**evidence, "zero": seen.zero[:20]}, source=None if cut is None else cut.line,
+    )  # fmt: skip
+
+
+def _flows(bench: Bench) -> list[Finding]:
+    """TRN021 and TRN022: a gradient that vanishes or explodes on its way back."""
+    from dataaudit.modelcheck.training.gradient_flow import gradients
+
+    setup = bench.setup
+    bench.state.restore()
+    try:
+        shown = gradients(
+            setup.model, setup.loss, setup.inputs, setup.targets, step=setup.step,
+            train_step=setup.train_step, optimizer=setup.optimizer, scaler=setup.scaler,
+        )  # fmt: skip
+    except Exception:  # said by its own command; here it is one source among others
+        return []
+    return [item for item in shown.findings if item.code in ("TRN020", "TRN021", "TRN022")]
 
 
 def _dead(seen: Paths) -> Activation | None:
@@ -195,26 +288,3 @@ def _activation(dead: Activation, failed: str, evidence: dict[str, Any], helps: 
         trn.DEAD_ACTIVATION, where, what, advice=advice,
         evidence={**evidence, "activation": dead.name, "dead": dead.dead},
     )  # fmt: skip
-
-
-def odd_weights(model: nn.Module) -> list[tuple[str, str]]:
-    """Layers whose weights no usual initialisation gives, with what is odd about them."""
-    found = []
-    for name, module in model.named_modules():
-        weight = getattr(module, "weight", None)
-        if not isinstance(weight, torch.Tensor) or weight.ndim < 2 or weight.layout is not torch.strided:
-            continue
-        held = weight.detach().float()
-        fan = max(1, held[0].numel())
-        spread, top = float(held.std()) if held.numel() > 1 else 0.0, float(held.abs().max())
-        if not math.isfinite(spread):
-            found.append((name, "hold NaN or infinity"))
-        elif top == 0:
-            found.append((name, "are all 0"))
-        elif spread == 0 and held.numel() > 1:
-            found.append((name, f"are all {float(held.flatten()[0]):.3g}"))
-        elif not isinstance(module, nn.Embedding) and spread * math.sqrt(fan) > 30:
-            found.append((name, f"deviate by {spread:.3g}, where {1 / math.sqrt(fan):.2g} is usual"))
-        elif not isinstance(module, nn.Embedding) and spread * math.sqrt(fan) < 1e-3:
-            found.append((name, f"deviate by {spread:.2g} only, where {1 / math.sqrt(fan):.2g} is usual"))
-    return found
