@@ -163,7 +163,7 @@ def _classes_elsewhere(call: LossCall, n_classes: int | None) -> Iterator[Findin
             call,
             mod.CLASS_AXIS,
             "input",
-            f"The target {shape_of(target)} fits the input {shape_of(given)} with the classes on the last axis; "
+            f"The target {shape_of(target)} fits the input {shape_of(given)} with the classes last; "
             f"{call.name} wants them in dimension 1.",
             "output.movedim(-1, 1) before the loss.",
         )
