@@ -28,6 +28,7 @@ _EXPLAINS: Mapping[str, tuple[str, ...]] = {
     "TRN010": (*_TRAINING, "MOD010", "MOD011", _NAN_LOSS, "MOD026"),
     "TRN011": ("TRN001", "MOD026", *_STATISTICS),
     "TRN012": (*_TRAINING, "MOD005", "MOD007", "MOD010", "MOD011", _NAN_LOSS, "MOD026"),
+    "TRN014": ("TRN001", "TRN004", *_STATISTICS),
     "TRN020": ("TRN001", "TRN004", *_STATISTICS, _NAN_LOSS),
     "TRN021": ("TRN001", "TRN024"),
     "TRN022": ("TRN001", "TRN024"),
@@ -112,6 +113,8 @@ def rank(item: Finding) -> int:
     set-up before what one trial shows, a trial before statistics, and that nothing helps last.
     """
     code, evidence = item.code, item.evidence
+    if evidence.get("suspected"):
+        return 45
     if code == "TRN012" and "tried" not in evidence:
         return 10
     if code == "TRN020" and item.item_id == "inputs":
@@ -134,7 +137,7 @@ def rank(item: Finding) -> int:
 
 
 _RANKS: Mapping[str, int] = {
-    "MOD003": 15, "TRN007": 16, "MOD008": 20, "MOD040": 29,
+    "MOD003": 15, "TRN007": 16, "TRN014": 21, "MOD008": 20, "MOD040": 29,
     **dict.fromkeys(_TRIALS, 34), "TRN003": 36, "MOD006": 40, "TRN013": 44,
     **dict.fromkeys(("MOD001", "MOD002", "MOD004", "MOD005", "MOD007", "MOD009"), 46),
     "MOD011": 52, "TRN023": 54, "TRN021": 55, "TRN022": 55, "TRN024": 56, "TRN001": 70,
@@ -160,6 +163,8 @@ def explains(cause: Finding, item: Finding) -> bool:
     kind = _kind(item)
     if kind not in _EXPLAINS.get(cause.code, ()) or _kind(cause) == _NAN_LOSS:
         return False
+    if cause.evidence.get("suspected"):
+        return kind in (*_STATISTICS, "TRN001")
     if cause.code in _LOSS and kind == "TRN004":
         # A wrong loss costs a factor of ten or so: a rate that is off by far more is a fault of its own
         factor = _factor(item)

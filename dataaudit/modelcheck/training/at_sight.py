@@ -36,8 +36,9 @@ def judge_settings(setup: Setup, paths: Paths, bounds: LossRange | None) -> Iter
             trn.INPUT_SCALE, "inputs", f"{entry.module or 'The first layer'} is given {fault}.",
             advice="Scale pixels to 0 to 1 once, and normalise once with the training data's mean and "
             "deviation.",
-            score=SUSPECTED, evidence={"low": entry.low, "high": entry.high, "mean": entry.mean,
-                                       "deviation": entry.deviation, "layer": entry.module},
+            score=SUSPECTED,
+            evidence={"suspected": True, "low": entry.low, "high": entry.high, "mean": entry.mean,
+                      "deviation": entry.deviation, "layer": entry.module},
         )  # fmt: skip
     yield from _output(setup, paths, bounds)
     odd = [(name, why) for name, why, grave in odd_weights(setup.model) if grave]
@@ -46,7 +47,7 @@ def judge_settings(setup: Setup, paths: Paths, bounds: LossRange | None) -> Iter
             trn.INITIALISATION, odd[0][0], f"The weights of {odd[0][0]} {odd[0][1]}."
             + (f" {len(odd) - 1} more such layers." if len(odd) > 1 else ""),
             advice="Leave PyTorch's initialisation, or draw from nn.init.kaiming_normal_.",
-            score=SUSPECTED, evidence={"layers": [name for name, _ in odd][:20]},
+            score=SUSPECTED, evidence={"suspected": True, "layers": [name for name, _ in odd][:20]},
         )  # fmt: skip
 
 
@@ -62,7 +63,8 @@ def _loss(setup: Setup, bounds: LossRange | None) -> Iterator[Finding]:
         f"({bounds.right:.3g}): training makes the model worse.",
         advice="Turn its sign: -log_prob, 1 - dice.", source=None if library else place_of(culprit),
         score=SUSPECTED if bounds.bounded else 0.0,
-        evidence={"right": bounds.right, "uninformed": bounds.uninformed, "wrong": bounds.wrong},
+        evidence={"suspected": bounds.bounded, "right": bounds.right, "uninformed": bounds.uninformed,
+                  "wrong": bounds.wrong},
     )  # fmt: skip
 
 
@@ -82,7 +84,7 @@ def _optimizer(setup: Setup) -> Iterator[Finding]:
             trn.REGULARISATION, f"weight_decay={decay:g}",
             f"Weight decay {decay:g} at a learning rate of {rate_of(setup):g} is far above what is usual.",
             advice="Lower it; 0.0001 (SGD) and 0.05 (AdamW) are usual.",
-            score=SUSPECTED, evidence={"weight_decay": decay, "rate": rate_of(setup)},
+            score=SUSPECTED, evidence={"suspected": True, "weight_decay": decay, "rate": rate_of(setup)},
         )  # fmt: skip
 
 
@@ -93,7 +95,7 @@ def _dropout(paths: Paths) -> Iterator[Finding]:
             trn.REGULARISATION, module or "dropout",
             f"Dropout in {module or 'forward'} leaves out {rate:.4g} of all values.",
             advice="Lower its rate: 0.1 to 0.5 is usual. PyTorch's p is the share that is dropped, not kept.",
-            score=SUSPECTED, evidence={"rate": rate},
+            score=SUSPECTED, evidence={"suspected": True, "rate": rate},
         )  # fmt: skip
 
 
@@ -108,7 +110,7 @@ def _normalisation(setup: Setup, paths: Paths) -> Iterator[Finding]:
         f"The running statistics of {len(paths.resting)} batch norm layers, first {paths.resting[0]}, don't "
         f"follow the batches{why}: the model learns in train mode, and says something else in eval mode.",
         advice="A momentum of 0.1 is usual; PyTorch's is the weight of the new batch, 1 minus TensorFlow's.",
-        score=SUSPECTED, evidence={"layers": paths.resting[:20], "momentum": momentum},
+        score=SUSPECTED, evidence={"suspected": True, "layers": paths.resting[:20], "momentum": momentum},
     )  # fmt: skip
 
 
@@ -164,7 +166,7 @@ def _output(setup: Setup, paths: Paths, bounds: LossRange | None) -> Iterator[Fi
             f"The model ends in {one.name}{f' ({one.module})' if one.module else ''}, which puts out "
             f"{one.dead:.0%} zeros: scores of classes below 0 are lost, and no gradient comes back for them.",
             advice="Take the activation off the output.", score=SUSPECTED,
-            evidence={"activation": one.name, "dead": one.dead},
+            evidence={"suspected": True, "activation": one.name, "dead": one.dead},
         )  # fmt: skip
 
 
