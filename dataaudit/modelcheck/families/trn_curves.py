@@ -44,8 +44,9 @@ FLAT_CURVE = rule(
     "TRN053", "flat_curve", command=_CURVES,
     text="""The training loss doesn't move from the start.
 
-    Flagged: over the whole run the level changes by less than 2% and without a trend that stands out of the
-    noise. The finding says when the level is that of guessing (the logarithm of a number of classes).
+    Flagged: over the whole run the level changes by less than 1%, by less than 2% without a trend that stands
+    out of the noise, or by less than 4% while validation gains nothing. The finding says when the level is
+    that of guessing (the logarithm of a number of classes).
 
     Change: ``dataaudit model overfit``: no gradient, parameters that the optimizer doesn't have, a rate that
     is far too low, targets that don't follow from the inputs.
@@ -78,8 +79,8 @@ UNDERFITTING = rule(
     "TRN056", "underfitting", command=_CURVES,
     text="""Training has come to rest at a loss that is still high, and validation with it.
 
-    Flagged: the training loss hardly falls any more, has lost less than 40% of its first level, and the
-    validation loss isn't worse than it; a training accuracy of 80% and more speaks against it.
+    Flagged: the training loss hardly falls any more, has lost less than 40% of its first level (or accuracy
+    is below 40%), and the validation loss isn't worse than it; an accuracy above 70% speaks against it.
 
     Change: a larger model, a higher learning rate, less regularisation and augmentation; and look at the
     labels (``dataaudit audit``).
@@ -101,8 +102,9 @@ VALIDATION_BETTER = rule(
     text="""The validation loss lies far below the training loss.
 
     Flagged: by more than a quarter over the second half of the run, also when the training loss is taken half
-    an epoch later (it is the mean over the epoch, validation is measured at its end). The finding says which
-    explanations fit: regularisation that acts in training only, or a validation set that is easier or leaks.
+    an epoch later (it is the mean over the epoch, validation is measured at its end). Where a metric is no
+    better in validation and the ratio changes over the run, label smoothing or weight decay in the training
+    loss explain it, and nothing is flagged. The finding says which explanations fit.
 
     Change: measure the training set in eval mode; look for leakage with ``dataaudit audit --select SPL``.
     """,
@@ -112,8 +114,8 @@ RATE_EFFECT = rule(
     text="""A change of the learning rate did harm, or came at the wrong time.
 
     Flagged, where the rate was logged: the loss jumps up after the rate went up and doesn't come back; the
-    loss fell steeply until the rate was cut, and stands still after it; the rate is zero for a fifth of the
-    run.
+    rate was cut in the first half while the loss fell, and it then fell by far less than the old pace,
+    slowing as the inverse of the time, would have given; the rate is zero for a fifth of the run.
 
     Change: the schedule, as the finding says: a longer warm-up, a later cut.
     """,
@@ -149,5 +151,16 @@ PERFECT_VALIDATION = rule(
 
     Change: look for samples of the validation set in training, for a target among the inputs, and for a
     validation set that has one class: ``dataaudit audit --select SPL,DUP``.
+    """,
+)  # fmt: skip
+VALIDATION_COLLAPSED = rule(
+    "TRN063", "validation_collapsed", command=_CURVES,
+    text="""The validation metric falls back to that of guessing while training goes on well.
+
+    Flagged: the validation metric loses more than half of what it had gained, while the training metric keeps
+    its level. Overfitting costs a metric a little; this is training and validation that don't see the same.
+
+    Change: compare the transforms of both, call ``model.eval()`` in validation, and look at the running
+    statistics of batch norm (``dataaudit model determinism``).
     """,
 )  # fmt: skip

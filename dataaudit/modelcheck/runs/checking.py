@@ -19,21 +19,23 @@ from dataaudit.modelcheck.runs.signs import Sight, Sign
 
 __all__ = ["CODES", "curves", "signs_of"]
 
-CODES = tuple(f"TRN0{number}" for number in range(50, 63))
+CODES = tuple(f"TRN0{number}" for number in range(50, 64))
 _MOST_PLOTS, _MOST_NOTES = 8, 3
 # In this order: what makes those after it meaningless comes first
+_BAD = frozenset({"TRN050", "TRN051", "TRN052", "TRN053"})
 _SHAPES: tuple[tuple[Callable[[Sight], Sign | None], frozenset[str]], ...] = (
     (signs.rate_effect, frozenset({"TRN052"})),
     (signs.diverging, frozenset({"TRN059"})),
     (signs.flat, frozenset({"TRN051", "TRN052"})),
-    (signs.spikes, frozenset({"TRN051"})),
-    (signs.oscillating, frozenset({"TRN051", "TRN053", "TRN061"})),
-    (signs.plateau, frozenset({"TRN051", "TRN053", "TRN054", "TRN059"})),
+    (signs.oscillating, _BAD),
+    (signs.spikes, frozenset({"TRN050", "TRN051", "TRN054"})),
+    (signs.plateau, _BAD | {"TRN054", "TRN059"}),
     (gaps.perfect_validation, frozenset({"TRN052"})),
-    (gaps.overfitting, frozenset({"TRN051", "TRN053"})),
-    (gaps.underfitting, frozenset({"TRN051", "TRN053", "TRN054", "TRN055", "TRN059", "TRN060"})),
-    (gaps.stopped_early, frozenset({"TRN051", "TRN053", "TRN054", "TRN055", "TRN056", "TRN059"})),
-    (gaps.validation_better, frozenset({"TRN051", "TRN052", "TRN053", "TRN062"})),
+    (gaps.validation_collapsed, _BAD),
+    (gaps.overfitting, _BAD | {"TRN063"}),
+    (gaps.underfitting, _BAD | {"TRN054", "TRN055", "TRN059", "TRN060", "TRN063"}),
+    (gaps.stopped_early, _BAD | {"TRN054", "TRN055", "TRN056", "TRN059", "TRN063"}),
+    (gaps.validation_better, _BAD | {"TRN062"}),
 )
 
 
@@ -100,11 +102,18 @@ def signs_of(history: History, pairs: Sequence[str] = ()) -> list[Sign]:
         for curve in _logged(history, pair):
             for look in (signs.nonfinite, signs.zero_loss) if pair.better == "lower" else (signs.nonfinite,):
                 _keep(found, look(curve.name, curve, pair.unit))
-    losses = [pair for pair in chosen if pair.better == "lower"]
+    losses = [pair for pair in chosen if pair.better == "lower"][:4]
     metric = next((pair for pair in chosen if pair.better == "higher"), None)
-    for pair in losses[:4] or chosen[:1]:
+    # Where validation has no loss its metric is looked at too
+    seen = any(len(pair.val[1]) >= signs.FEWEST for pair in losses)
+    looked = losses if seen or metric is None else [*losses, metric]
+    for pair in looked:
         own: dict[str, Sign] = {code: sign for code, sign in found.items() if sign.curve in pair.names}
         see = _sight(pair, metric, rate_of(history))
+        if pair.better == "higher" and losses and len(see.train) < signs.FEWEST:
+            of_loss = _sight(losses[0], metric, None)
+            see = replace(see, train=of_loss.train, at_train=of_loss.at_train)
+            own = dict(found)
         for look_at, unless in _SHAPES:
             if not unless & own.keys():
                 sign = look_at(see)
@@ -136,8 +145,9 @@ def _sight(pair: Pair, metric: Pair | None, rate: Curve | None) -> Sight:
     if rate is not None and pair.unit == "epoch":
         rate = None if rate.epoch is None else replace(rate, x=rate.epoch)
     return Sight(
-        pair=pair, at_train=sides[0], train=sides[1], at_val=sides[2], val=sides[3], metric=metric, rate=rate
-    )
+        pair=pair, at_train=sides[0], train=sides[1], at_val=sides[2], val=sides[3], metric=metric, rate=rate,
+        top=top if pair.better == "higher" else None,
+    )  # fmt: skip
 
 
 def _finding(sign: Sign, run: str | None) -> Any:

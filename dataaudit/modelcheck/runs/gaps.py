@@ -9,9 +9,16 @@ import numpy as np
 from dataaudit.modelcheck.families import trn_curves as trn
 from dataaudit.modelcheck.runs import shapes
 from dataaudit.modelcheck.runs.histories import Pair
-from dataaudit.modelcheck.runs.signs import FEWEST, Sight, Sign, _good, settled
+from dataaudit.modelcheck.runs.signs import FEWEST, MIDDLING, Sight, Sign, settled
 
-__all__ = ["overfitting", "perfect_validation", "stopped_early", "underfitting", "validation_better"]
+__all__ = [
+    "overfitting",
+    "perfect_validation",
+    "stopped_early",
+    "underfitting",
+    "validation_better",
+    "validation_collapsed",
+]
 
 
 def _shares(metric: Pair | None) -> tuple[float, float] | None:
@@ -44,7 +51,8 @@ def _rising(see: Sight) -> Sign | None:
     if n - low < 4 or rise < 4 * error or rise < max(0.1 * fell, 0.05 * abs(level)):
         return None
     tau, p = shapes.trend(y[low:])
-    if tau <= 0 or p > 0.02:
+    # Where it jumps up and stays there is no trend
+    if (tau <= 0 or p > 0.02) and (rise < 10 * error or rise < 0.3 * fell):
         return None
     at = float(see.at_val[low])
     later = see.train[see.at_train >= at]
@@ -56,8 +64,8 @@ def _rising(see: Sight) -> Sign | None:
     calm = len(metric) == n and float(np.median(metric[-3:])) >= float(
         np.median(metric[max(0, low - 1) : low + 2])
     )
-    what = f"{name} is lowest at {see.when(at)} ({level:.4g}) and rises to {level + rise:.4g}, "
-    what += "while training falls."
+    what = f"{name} is best at {see.when(at)} ({see.value(level):.4g}) and {see.rises} to "
+    what += f"{see.value(level + rise):.4g}, while training gets better."
     if calm and see.metric is not None:
         what += f" {see.metric.names[1]} doesn't fall with it: the model becomes too sure rather than wrong."
     return Sign(
@@ -88,20 +96,62 @@ def _behind(see: Sight) -> Sign | None:
     )  # fmt: skip
 
 
+def _last(metric: Pair | None) -> float:
+    """Last level of a metric, of training where it has both, as a share of its maximum; 0 for none."""
+    if metric is None:
+        return 0.0
+    values = metric.train[1] if len(metric.train[1]) else metric.val[1]
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return 0.0
+    return float(np.median(values[-3:]) / (100.0 if values.max() > 1.5 else 1.0))
+
+
+def validation_collapsed(see: Sight) -> Sign | None:
+    """The validation metric falls back towards guessing while the training metric doesn't."""
+    shares, metric = _shares(see.metric), see.metric
+    if shares is None or metric is None or min(len(metric.val[1]), len(metric.train[1])) < FEWEST:
+        return None
+    at, y = metric.val
+    train = metric.train[1][np.isfinite(metric.train[1])]
+    best = int(np.nanargmax(shapes.smooth(np.nan_to_num(y), 3)))
+    level, end = float(y[best]), float(np.nanmedian(y[-3:]))
+    start = float(min(np.nanmin(y), train.min()))
+    lost, gained = level - end, level - start
+    top = 100.0 if max(np.nanmax(y), train.max()) > 1.5 else 1.0
+    kept = float(np.median(train[-3:])) >= float(np.median(train)) - 0.05 * top
+    late = np.flatnonzero(y[best:] < level - 0.5 * gained)
+    if not kept or gained < 0.1 * top or lost < 0.5 * gained or len(late) < 3:
+        return None
+    where = float(at[best + int(late[0])])
+    name = metric.names[1] or metric.quantity
+    return Sign(
+        rule=trn.VALIDATION_COLLAPSED, curve=name, score=0.08, at=(where,),
+        what=f"{name} falls from {level / top:.1%} at {metric.unit} {at[best]:,.0f} to {end / top:.1%}, "
+        f"while {metric.names[0]} is {shares[0]:.1%}: it is back near guessing from {metric.unit} "
+        f"{where:,.0f} on.",
+        advice="Training and validation don't see the same: compare their transforms, call model.eval() in "
+        "validation, and look at batch norm's running statistics: dataaudit model determinism.",
+        figures={"best": level, "end": end, "from": where, "train": shares[0]},
+    )  # fmt: skip
+
+
 def underfitting(see: Sight) -> Sign | None:
     """Both have come to rest at a high level."""
     y = see.train
-    if (
-        len(y) < 2 * FEWEST
-        or len(see.val) < FEWEST
-        or _good(see.metric, 0.8)
-        or min(y.min(), see.val.min()) <= 0
-    ):
+    if len(y) < MIDDLING or len(see.val) < FEWEST or see.top is not None:
+        return None
+    if min(y.min(), see.val.min()) <= 0:
+        return None
+    shares = _shares(see.metric)
+    if (shares[0] if shares is not None else _last(see.metric)) > 0.7:
         return None
     start, end = shapes.ends(y)
-    fell = start - end
-    sigma = shapes.noise(y)
-    if fell < max(0.02 * start, 3 * sigma) or fell > 0.4 * start or not settled(y, fell):
+    fell, sigma = start - end, shapes.noise(y)
+    if shares is not None:  # a first epoch may lie far above guessing
+        start = min(start, float(y[1]))
+    poor = start - end < 0.4 * start or (shares is not None and max(shares) < 0.4)
+    if fell < max(0.02 * start, 3 * sigma) or not poor or not settled(y, fell):
         return None
     last = float(np.median(see.val[-3:]))
     if last > end * 1.1 + 2 * shapes.noise(see.val):
@@ -110,7 +160,8 @@ def underfitting(see: Sight) -> Sign | None:
     return Sign(
         rule=trn.UNDERFITTING, curve=name, score=0.35,
         what=f"{name} came to rest at {end:.4g}, {end / start:.0%} of its start, and validation is no worse "
-        f"({last:.4g}).",
+        f"({last:.4g})." + ("" if shares is None or see.metric is None else
+                            f" {see.metric.names[0]} is {shares[0]:.1%}."),
         advice="Use a larger model or a higher learning rate, less regularisation and augmentation; "
         "and look at the labels with dataaudit audit.",
         figures={"start": start, "end": end, "validation": last},
@@ -121,7 +172,7 @@ def stopped_early(see: Sight) -> Sign | None:
     """The run ends while the loss still falls."""
     of_val = len(see.val) >= FEWEST
     y, name = (see.val, see.pair.names[1]) if of_val else (see.train, see.pair.names[0])
-    if len(y) < FEWEST or _good(see.metric, 0.99) or _decayed(see):
+    if len(y) < FEWEST or _last(see.metric) >= 0.99 or _decayed(see):
         return None
     start, end = shapes.ends(y)
     fell = start - float(shapes.smooth(y).min())
@@ -139,8 +190,8 @@ def stopped_early(see: Sight) -> Sign | None:
     return Sign(
         rule=trn.STOPPED_EARLY, curve=name or see.pair.quantity, score=0.4,
         at=(float(see.at_train[-1]),) if len(see.at_train) else (),
-        what=f"{name} still falls at the end: by {last:.4g} over the last quarter, {last / fell:.0%} of all "
-        f"that it fell. As many {see.pair.unit}s again may bring about {gain:.2g} more.",
+        what=f"{name} still {see.falls} at the end: by {last:.4g} over the last quarter, {last / fell:.0%} "
+        f"of all that it gained. As many {see.pair.unit}s again may bring about {gain:.2g} more.",
         advice="Train longer, or with a higher learning rate.",
         figures={"fell": fell, "fell_in_last_quarter": last, "extrapolated_gain": gain, "p_trend": p},
     )  # fmt: skip
@@ -168,17 +219,23 @@ def validation_better(see: Sight) -> Sign | None:
     if late > 0.75 or below < 0.9 or float(np.median(train[half:])) < 0.02 * scale:
         return None
     shares, early = _shares(see.metric), float(np.median(ratio[:3]))
+    alike = shares is not None and 1 - shares[1] >= 0.75 * (1 - shares[0])
+    steady = early < 0.75 and abs(late / early - 1) < 0.15
+    if alike and not steady:
+        return None  # the answers are no better: a term that is part of the training loss alone
     name = see.pair.names[1] or see.pair.quantity
     fits = ["dropout or augmentation, which act in training only"]
-    if early < 0.75:
+    if alike:
+        fits = [
+            "a sum, weighting or scale that makes the two losses unlike: their ratio is the same all along, "
+            "and the metric is no better in validation"
+        ]
+    elif early < 0.75:
         fits.append(
             "a validation set that is easier, or that leaks from training: the gap is there from the start"
         )
     else:
         fits.append("a sum or weighting that makes the two losses unlike")
-    if shares is not None and shares[1] <= shares[0]:
-        fits = ["a regularising term that is part of the training loss alone (weight decay, label smoothing)"
-                ": the metric isn't better in validation"]  # fmt: skip
     return Sign(
         rule=trn.VALIDATION_BETTER, curve=name, score=0.45,
         what=f"{name} is {late:.0%} of the training loss over the second half. "

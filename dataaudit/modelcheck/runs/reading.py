@@ -268,7 +268,7 @@ def _restore_nan(table: pd.DataFrame, curves: dict[str, Curve], step: str | None
     """Pandas writes NaN as an empty cell, which elsewhere means that nothing was logged in this row.
 
     Where a curve has a value in every row up to one and none after it, while another goes on in every row,
-    the rest of the curve is NaN.
+    the rest of the curve is NaN; and so is a training loss that is empty from the first row on.
     """
     present = {name: table[name].notna().to_numpy() for name in curves if name in table.columns}
     if not any(has.all() for has in present.values()):
@@ -276,6 +276,10 @@ def _restore_nan(table: pd.DataFrame, curves: dict[str, Curve], step: str | None
     for name, has in present.items():
         last = int(np.flatnonzero(has)[-1]) if has.any() else -1
         if 1 <= last < len(table) - 1 and has[: last + 1].all():
+            curves[name] = _curve(name, table, name, step, epoch)
+    for name in table.columns:
+        split, _, better = said_by(name)
+        if name not in curves and better == "lower" and split == "train" and table[name].isna().all():
             curves[name] = _curve(name, table, name, step, epoch)
 
 

@@ -65,7 +65,11 @@ def trend(y: Array) -> tuple[float, float]:
     """
     from scipy.stats import kendalltau
 
-    blocks = np.array([part.mean() for part in np.array_split(y, min(20, len(y)))])
+    middle = float(np.median(y))
+    spread = 6 * float(np.median(np.abs(y - middle)))
+    # One spike in a block would be its mean
+    held = np.clip(y, middle - spread, middle + spread) if spread > 0 else y
+    blocks = np.array([part.mean() for part in np.array_split(held, min(20, len(y)))])
     if len(blocks) < 4 or np.ptp(blocks) == 0:
         return 0.0, 1.0
     tau, p = kendalltau(np.arange(len(blocks)), blocks)

@@ -32,6 +32,8 @@ __all__ = [
 Array: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 FEWEST = 8
 """Points below which a curve has no shape; what is NaN or zero is said of any."""
+MIDDLING = 10
+"""Points that a swing, a plateau and a rest take to be seen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,7 @@ class Sight:
         val: the same of validation.
         metric: the same run's accuracy or its like; None where it wasn't logged.
         rate: the learning rate, on the same axis; None where it wasn't logged.
+        top: what a metric was subtracted from to become a cost; None for a loss.
     """
 
     pair: Pair
@@ -76,6 +79,21 @@ class Sight:
     at_val: Array
     metric: Pair | None = None
     rate: Curve | None = None
+    top: float | None = None
+
+    @property
+    def falls(self) -> str:
+        """What a curve does that gets better, in a word."""
+        return "falls" if self.top is None else "rises"
+
+    @property
+    def rises(self) -> str:
+        """What a curve does that gets worse, in a word."""
+        return "rises" if self.top is None else "falls"
+
+    def value(self, cost: float) -> float:
+        """A cost as it was logged."""
+        return cost if self.top is None else self.top - cost
 
     @property
     def fell(self) -> float:
@@ -161,8 +179,8 @@ def diverging(see: Sight) -> Sign | None:
     name = see.pair.names[0] or see.pair.quantity
     return Sign(
         rule=trn.DIVERGING_CURVE, curve=name, score=0.02, at=(at,),
-        what=f"{name} grows from {smooth[low]:.4g} at {see.when(at)} to {end:.4g} at the end "
-        f"({start:.4g} at the start).",
+        what=f"{name} {see.rises} from {see.value(float(smooth[low])):.4g} at {see.when(at)} to "
+        f"{see.value(end):.4g} at the end ({see.value(start):.4g} at the start).",
         advice=f"Lower the learning rate 3 to 10 times, warm up, or clip the gradients; look at what changed "
         f"at {see.when(at)}.",
         figures={"start": start, "lowest": float(smooth[low]), "end": end, "from": at, "noise": sigma},
@@ -175,12 +193,9 @@ def flat(see: Sight) -> Sign | None:
     if len(y) < FEWEST or _good(see.metric, 0.9):
         return None
     start, end = shapes.ends(y)
-    level = abs(float(np.median(y)))
-    tau, p = shapes.trend(y)
-    gained = start - float(shapes.levels(y, 5).min())
+    _, p = shapes.trend(y)
     sigma = shapes.noise(y)
-    still = gained <= max(0.02 * level, 1.5 * sigma) and abs(end - start) <= max(0.02 * level, 1.5 * sigma)
-    if not still or (p < 0.02 and tau < 0) or sigma > 0.5 * level:
+    if not _still(see, end - start):
         return None
     name = see.pair.names[0] or see.pair.quantity
     guess = next((k for k in (2, 3, 4, 5, 8, 10, 20, 50, 100, 200, 365, 1000, 21843)
@@ -190,11 +205,35 @@ def flat(see: Sight) -> Sign | None:
     )  # fmt: skip
     return Sign(
         rule=trn.FLAT_CURVE, curve=name, score=0.05,
-        what=f"{name} stays at {np.median(y):.4g} from the start to the end (first {start:.4g}, last "
-        f"{end:.4g}, {len(y)} points).{said}",
+        what=f"{name} stays at {see.value(float(np.median(y))):.4g} from the start to the end (first "
+        f"{see.value(start):.4g}, last {see.value(end):.4g}, {len(y)} points).{said}",
         advice="Look whether it can learn one batch, and why not: dataaudit model overfit.",
         figures={"start": start, "end": end, "p_trend": p, "noise": sigma, "classes": guess},
     )  # fmt: skip
+
+
+def _still(see: Sight, change: float) -> bool:
+    """Whether nothing was gained: hardly anything, nothing beyond the noise, or nothing for validation."""
+    y = see.train
+    level = abs(float(np.median(y))) if see.top is None else see.top
+    gained = max(shapes.ends(y)[0] - float(shapes.levels(y, 5).min()), abs(change))
+    sigma = shapes.noise(y)
+    if sigma > 0.5 * level:
+        return False
+    if gained < 0.01 * level:
+        return True
+    tau, p = shapes.trend(y)
+    if gained <= max(0.02 * level, 1.5 * sigma) and not (p < 0.02 and tau < 0):
+        return True
+    # Where validation gains nothing, what little training gains is known by heart
+    return see.top is None and gained < 0.04 * level and len(see.val) >= FEWEST and not _gains(see.val)
+
+
+def _gains(y: Array) -> bool:
+    """Whether a curve of validation gets better by more than its noise."""
+    start, _ = shapes.ends(y)
+    best = float(shapes.smooth(y).min())
+    return start - best > max(0.01 * abs(start), 2 * shapes.noise(y))
 
 
 def oscillating(see: Sight) -> Sign | None:
@@ -203,7 +242,7 @@ def oscillating(see: Sight) -> Sign | None:
         (see.pair.names[0], see.train, see.at_train),
         (see.pair.names[1], see.val, see.at_val),
     ):
-        if name is None or len(y) < 2 * FEWEST:
+        if name is None or len(y) < MIDDLING:
             continue
         sigma, turns = shapes.turning(y)
         start = shapes.ends(y)[0]
@@ -212,16 +251,17 @@ def oscillating(see: Sight) -> Sign | None:
         fell = max(start - level, 0.0)
         slow = turns < 0.5
         # Slow waves of a schedule that restarts end low: the rate explains them
-        if sigma <= max(0.25 * fell, 0.1 * abs(level)) or (slow and _restarts(see.rate)):
+        wide = sigma > max(0.25 * fell, 0.1 * abs(level)) or sigma > max(0.12 * fell, 0.5 * abs(level))
+        if not wide or (slow and _restarts(see.rate)):
             continue
         first, second = np.array_split(half, 2)  # means: the median of a swing is one of its ends
         if abs(float(first.mean() - second.mean())) > sigma:
             continue
-        alone = name == see.pair.names[1] and len(see.train) >= 2 * FEWEST
+        alone = name == see.pair.names[1] and len(see.train) >= MIDDLING
         return Sign(
             rule=trn.OSCILLATING_CURVE, curve=name, score=0.15, at=(float(at[len(y) // 2]),),
-            what=f"{name} swings by {sigma:.4g} (standard deviation) about {level:.4g} in the second half of "
-            f"the run, having fallen by {fell:.4g} in all.",
+            what=f"{name} swings by {sigma:.4g} (standard deviation) about {see.value(level):.4g} in the "
+            f"second half of the run, having gained {fell:.4g} in all.",
             advice="Use a larger validation set, evaluate an average of the weights, or lower the rate."
             if alone else "Lower the learning rate, let it decay, or enlarge the batch.",
             figures={"deviation": sigma, "level": level, "fell": fell, "turns": turns},
@@ -237,9 +277,9 @@ def _restarts(rate: Curve | None) -> bool:
 def spikes(see: Sight) -> Sign | None:
     """Single values, or a few in a row, far above their surroundings, after which the loss comes back."""
     raw = see.pair.raw
-    y = see.train if raw is None or see.pair.better != "lower" else raw.y[np.isfinite(raw.y)]
-    x = see.at_train if raw is None or see.pair.better != "lower" else raw.x[np.isfinite(raw.y)]
-    if len(y) < 2 * FEWEST or y.min() <= 0:
+    y = see.train if raw is None else raw.y[np.isfinite(raw.y)]
+    x = see.at_train if raw is None else raw.x[np.isfinite(raw.y)]
+    if see.top is not None or len(y) < MIDDLING or y.min() <= 0:
         return None
     middle = shapes.smooth(y, width=max(9, min(41, len(y) // 8 | 1)))
     log = np.log(y / middle)
@@ -252,7 +292,7 @@ def spikes(see: Sight) -> Sign | None:
     # One hard batch among many is usual
     if len(y) > 200 and count < 3 and not (out[1:] & out[:-1]).any():
         return None
-    name = see.pair.names[0] if raw is None or see.pair.better != "lower" else raw.name
+    name = see.pair.names[0] if raw is None else raw.name
     worst = int(np.argmax(np.where(out, log, -np.inf)))
     places = x[out].tolist()
     unit = "step" if raw is not None and raw.x is x else see.pair.unit
@@ -274,7 +314,7 @@ def settled(y: Array, fell: float) -> bool:
 def plateau(see: Sight) -> Sign | None:
     """A long part without progress, and then progress again."""
     y, n = see.train, len(see.train)
-    if n < 2 * FEWEST or see.fell <= 0:
+    if n < MIDDLING or see.fell <= 0:
         return None
     smooth, sigma = shapes.smooth(y), shapes.noise(y)
     needed = max(see.fell / 3, 4 * sigma)
@@ -297,8 +337,9 @@ def plateau(see: Sight) -> Sign | None:
     )  # fmt: skip
     return Sign(
         rule=trn.PLATEAU, curve=name, score=0.35, at=(begin, end), advice=advice,
-        what=f"{name} stands still at {np.median(y[first : last + 1]):.4g} from {see.when(begin)} to "
-        f"{see.when(end)}, {(last - first + 1) / n:.0%} of the run, and falls by {after:.4g} after it.",
+        what=f"{name} stands still at {see.value(float(np.median(y[first : last + 1]))):.4g} from "
+        f"{see.when(begin)} to {see.when(end)}, {(last - first + 1) / n:.0%} of the run, and {see.falls} by "
+        f"{after:.4g} after it.",
         figures={"from": begin, "to": end, "fell_after": after, "rate_factor": factor},
     )  # fmt: skip
 
@@ -370,22 +411,37 @@ def _at_change(see: Sight, rate: Array, at: int, name: str) -> Sign | None:
         if jump > max(6 * sigma, 0.3 * see.fell) and float(np.median(y[-4:])) > np.median(before) + 3 * sigma:
             return Sign(
                 rule=trn.RATE_EFFECT, curve=name, score=0.15, at=(where,), figures=figures,
-                what=f"{name} jumps from {np.median(before):.4g} to {np.median(after):.4g} at "
+                what=f"{name} jumps from {see.value(float(np.median(before))):.4g} to "
+                f"{see.value(float(np.median(after))):.4g} at "
                 f"{see.when(where)}, where the rate goes up {factor:.3g} times, and doesn't come back.",
                 advice="Keep the lower rate, or raise it over more steps.",
             )  # fmt: skip
         return None
-    falling = float(np.median(y[max(0, at - 8) : at - 4]) - np.median(before[-4:])) if at >= 8 else 0.0
-    rest = float(np.median(after) - np.median(y[-4:]))
-    steep = falling > max(0.08 * see.fell, 5 * sigma)
-    if steep and len(y) - at >= 8 and rest < 0.25 * falling and at < 0.7 * len(y):
-        return Sign(
-            rule=trn.RATE_EFFECT, curve=name, score=0.2, at=(where,), figures=figures,
-            what=f"{name} was falling by {falling:.4g} in four points until the rate was cut to "
-            f"{factor:.3g} of it at {see.when(where)}, and falls by {max(rest, 0):.4g} in all the rest.",
-            advice="Cut the rate later, once the loss stands still, or by less.",
-        )  # fmt: skip
-    return None
+    return _cut_early(see, at, factor, figures)
+
+
+def _cut_early(see: Sight, at: int, factor: float, figures: Mapping[str, Any]) -> Sign | None:
+    """Compares what the loss fell by after a cut with what it would have at the old pace.
+
+    The pace slows as the inverse of the time, as on a power law: from point `at` to n a curve that fell by s
+    a point falls by s * at * ln(n / at).
+    """
+    y, n = see.train, len(see.train)
+    name, where = see.pair.names[0] or see.pair.quantity, float(see.at_train[at])
+    before = y[max(1, at - 4) : at]
+    pace = -float(np.polyfit(np.arange(len(before)), before, 1)[0])
+    expected = pace * at * math.log(n / at)
+    fell = float(np.median(before[-2:])) - float(np.median(y[-4:]))
+    if pace * 3 < 4 * shapes.noise(y) or expected - fell < 0.35 * see.fell or at > 0.5 * n:
+        return None
+    return Sign(
+        rule=trn.RATE_EFFECT, curve=name, score=0.2, at=(where,),
+        figures={**figures, "pace": pace, "expected": expected, "fell": fell},
+        what=f"The rate was cut to {factor:.3g} of it at {see.when(where)}, while {name} still fell by "
+        f"{pace:.3g} a point: from there it fell by {fell:.3g}, where about {expected:.2g} were to be "
+        "expected at the old pace, slowing.",
+        advice="Cut the rate later, once the loss stands still, or by less.",
+    )  # fmt: skip
 
 
 def _good(metric: Pair | None, least: float) -> bool:

@@ -61,10 +61,71 @@ STEP = EPOCH >= 20
         ("TRN060", {"train_loss": np.where(STEP, 0.1 + np.exp(20 - EPOCH), 1.2 + FALL**3)}),
         ("TRN061", {"train_loss": np.where(EPOCH == 25, 9.0, 0.1 + 2.2 * FALL)}),
         ("TRN062", {"train_acc": 0.9 - 0.8 * FALL, "val_acc": np.ones(40)}),
+        ("TRN063", {"train_acc": 0.9 - 0.8 * FALL, "val_acc": np.where(STEP, 0.12, 0.9 - 0.8 * FALL)}),
     ],
 )
 def test_each_defect_is_found_in_a_run_that_has_it(code: str, columns: dict[str, np.ndarray]) -> None:
     assert code in codes(table(**columns))
+
+
+def test_a_cut_of_the_rate_is_too_early_where_the_loss_still_fell_fast() -> None:
+    def cut(at: int) -> pd.DataFrame:
+        loss = 0.2 + 2.0 / (1 + np.minimum(EPOCH, at - 1) / 4) * (1 + NOISE[0] / 4)
+        return table(train_loss=loss, val_loss=loss + 0.05, lr=np.where(at > EPOCH, 0.1, 0.001))
+
+    (history,) = read_runs(cut(6))
+    (sign,) = signs_of(history)
+    assert (sign.rule.code, sign.at) == ("TRN059", (6.0,))
+    assert "The rate was cut to 0.01 of it at epoch 6, while train_loss still fell" in sign.what
+    assert codes(cut(20)) == []
+
+
+def test_steps_of_a_schedule_at_half_and_four_fifths_are_silent() -> None:
+    loss = np.where(EPOCH < 20, 0.3 + 2 * np.exp(-EPOCH / 5), 0.25 + 0.05 * np.exp(-(EPOCH - 20) / 2))
+    rate = 0.1 ** (1.0 + (EPOCH >= 20) + (EPOCH >= 32))
+    assert codes(table(train_loss=loss, val_loss=loss + 0.05, lr=rate)) == []
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pd.DataFrame(
+            {
+                "epoch": EPOCH,
+                "train_loss": 0.1 + 2.2 * FALL,
+                "val_acc": 0.9 - 0.8 * FALL - 0.012 * np.maximum(EPOCH - 15, 0),
+            }
+        ),
+        pd.DataFrame(
+            {
+                "epoch": EPOCH,
+                "train_acc": 1 - 0.8 * FALL,
+                "val_acc": 0.9 - 0.8 * FALL - 0.012 * np.maximum(EPOCH - 15, 0),
+            }
+        ),
+    ],
+    ids=["validation has no loss", "no loss at all"],
+)
+def test_overfitting_is_seen_in_a_metric_and_told_in_its_figures(frame: pd.DataFrame) -> None:
+    (history,) = read_runs(frame)
+    (sign,) = signs_of(history)
+    assert (sign.rule.code, sign.curve) == ("TRN055", "val_acc")
+    assert "val_acc is best at epoch 1" in sign.what
+    assert "and falls to 0.6" in sign.what
+
+
+def test_a_regularised_training_loss_is_no_leak_and_a_constant_factor_is_said() -> None:
+    metric = {"train_acc": 0.9 - 0.8 * FALL, "val_acc": 0.9 - 0.8 * FALL}
+    assert codes(table(train_loss=0.5 + 1.8 * FALL, val_loss=0.05 + 2.2 * FALL, **metric)) == []
+    (history,) = read_runs(table(val_loss=0.25 * (0.1 + 2.2 * FALL), **metric))
+    (sign,) = signs_of(history)
+    assert sign.rule.code == "TRN058"
+    assert "their ratio is the same all along" in sign.what
+
+
+def test_a_training_loss_that_is_empty_in_every_row_is_nan() -> None:
+    assert codes(table(train_loss=np.full(40, np.nan)))[:1] == ["TRN050"]
+    assert codes(table(test_loss=np.full(40, np.nan))) == []
 
 
 def test_nan_is_said_with_its_first_step_and_what_came_before() -> None:
