@@ -1,11 +1,16 @@
 """Curves: false alarms on healthy runs, and what is found of what was planted.
 
-    python recipes/bench/curves.py [--repeats 300] [--train 20] [--seed 0]
+    python recipes/bench/curves.py [--repeats 300] [--seeds 0] [--train 20]
+    python recipes/bench/curves.py --real RUNS [--data CIFAR10H --seeds 0-35]
 
 Healthy runs are simulated: losses that fall as a power or an exponential, 12 to 200 epochs, noise from 1% to
 10% that grows with the level, with and without accuracy, learning rate and single steps. `--train` real ones
 are trained besides: small networks on scikit-learn's digits, with early enough an end. A planted run is a
-healthy one with one thing changed.
+healthy one with one thing changed. Several seeds are counted together.
+
+`--real` looks at runs in a folder, ``KIND-SEED.csv``; with `--data` (a folder with CIFAR-10H) those that
+aren't there are trained first, a healthy one for each seed and one of each mistake for every twelfth (see
+_training_runs.py; about 10 s a run on one core).
 """
 
 from __future__ import annotations
@@ -13,11 +18,13 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
+import _training_runs
 import numpy as np
 import pandas as pd
 
-from dataaudit.modelcheck.runs import read_runs, signs_of
+from dataaudit.modelcheck.runs import History, read_runs, signs_of
 
 Run = pd.DataFrame
 Plant = Callable[[Run, np.random.Generator], Run]
@@ -226,21 +233,40 @@ def alarms(name: str, tables: list[Run]) -> None:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--repeats", type=int, default=300)
-    parser.add_argument("--train", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    rng = np.random.default_rng(given.seed)
-    alarms("healthy, by epoch", [healthy(rng) for _ in range(given.repeats)])
-    alarms("healthy, by step", [of_steps(rng) for _ in range(given.repeats // 3)])
-    if given.train:
-        alarms("healthy, trained", [trained(given.seed + number) for number in range(given.train)])
+def real(folder: Path) -> None:
+    """What is said of runs that were trained: the healthy ones, then each kind of mistake."""
+    expected = _training_runs.kinds()
+    tables = {path.stem: pd.read_csv(path) for path in sorted(folder.glob("*.csv"))}
+    usual = {name: table for name, table in tables.items() if name.startswith("healthy")}
+    sound = [name for name, table in usual.items() if _training_runs.is_healthy(table)]
+    alarms("healthy, real", [usual[name] for name in sound])
+    print(f"{'':24s} {len(usual) - len(sound):4d} runs left out: they didn't learn well enough to count")
+    hits = total = firsts = 0
+    for kind, named in expected.items():
+        found = [
+            ordered(read_runs(folder / f"{name}.csv")) for name in tables if name.rsplit("-", 1)[0] == kind
+        ]
+        right = sum(bool(named & set(each)) for each in found)
+        first = sum(bool(each) and each[0] in named for each in found)
+        hits, firsts, total = hits + right, firsts + first, total + len(found)
+        others = Counter(code for each in found for code in each if code not in named)
+        print(f"{kind:24s} {len(found):4d} runs  named {right}, first {first}  {dict(others)}")
+    if total:
+        print(f"{'all mistakes':24s} {total:4d} runs  named {hits / total:.1%}, first {firsts / total:.1%}")
+
+
+def ordered(histories: list[History]) -> list[str]:
+    """Codes of one run, surest first."""
+    return [sign.rule.code for sign in signs_of(histories[0])]
+
+
+def simulated(seeds: list[int], repeats: int) -> None:
+    """What is said of simulated runs, healthy and planted, of all seeds together."""
+    chances = [np.random.default_rng(seed) for seed in seeds]
+    alarms("healthy, by epoch", [healthy(rng) for rng in chances for _ in range(repeats)])
+    alarms("healthy, by step", [of_steps(rng) for rng in chances for _ in range(repeats // 3)])
     for name, (plant, expected) in PLANTS.items():
-        found = [codes(plant(healthy(rng), rng)) for _ in range(max(20, given.repeats // 5))]
+        found = [codes(plant(healthy(rng), rng)) for rng in chances for _ in range(max(20, repeats // 5))]
         recall = np.mean([bool(each & expected) for each in found])
         anything = np.mean([bool(each) for each in found])
         others = Counter(code for each in found for code in each - expected)
@@ -248,6 +274,35 @@ def main() -> None:
             f"{name:24s} {len(found):4d} runs  found {recall:6.1%}, anything {anything:6.1%}  {dict(others)}",
             flush=True,
         )
+
+
+def numbers(text: str) -> list[int]:
+    """``0-3,7`` as numbers."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--repeats", type=int, default=300, help="healthy runs a seed (%(default)s)")
+    parser.add_argument("--train", type=int, default=0, help="runs on digits (%(default)s)")
+    parser.add_argument("--seeds", type=numbers, default=[0], help="such as 0-9 or 3,7 (0)")
+    parser.add_argument("--real", type=Path, metavar="RUNS", help="folder with trained runs")
+    parser.add_argument("--data", type=Path, help="CIFAR-10H, to train the runs that aren't in RUNS yet")
+    given = parser.parse_args()
+    if given.real is not None:
+        if given.data is not None:
+            _training_runs.make(given.real, given.data, given.seeds)
+        real(given.real)
+        return
+    simulated(given.seeds, given.repeats)
+    if given.train:
+        alarms("healthy, trained", [trained(given.seeds[0] + number) for number in range(given.train)])
 
 
 if __name__ == "__main__":
