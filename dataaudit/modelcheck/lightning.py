@@ -49,6 +49,7 @@ class _Fit:
 
     record: Record
     report: ModelReport | None = None
+    learned: bool | None = None
     sighting: Sighting | None = None
     watch: GradientWatch | None = None
     dynamics: Dynamics | None = None
@@ -230,7 +231,7 @@ class SanityCheck:
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Write what is known."""
-        if self._fit is not None and not self._fit.done and self._fit.begun:
+        if self._fit is not None and not self._fit.done and self._fit.sighting is not None:
             self._finish(trainer, pl_module, self._fit, stopped=type(exception).__name__)
 
     # What the hooks do
@@ -283,6 +284,7 @@ class SanityCheck:
             except InputError as error:
                 fit.reasons["sanity"] = error.what
                 return []
+        fit.learned = done.learned
         fit.report = done.report(type(probe.module).__name__)
         return done.findings
 
@@ -347,11 +349,12 @@ class SanityCheck:
             facts.append(f"training dynamics of {n_samples:,} samples")
         self.report = report_of(
             type(module).__name__, fit.record.history(type(module).__name__), sanity=fit.report,
+            learned=fit.learned,
             watch=fit.watch, reasons=fit.reasons, facts=facts, checked=fit.checked,
-            trained=time.perf_counter() - fit.begun, spent=fit.spent,
+            trained=time.perf_counter() - fit.begun if fit.begun else 0.0, spent=fit.spent,
         )  # fmt: skip
         files = reporting.write(self.report, folder)
-        if self.on_finding != "ignore":
+        if self.on_finding != "ignore" and stopped != SanityError.__name__:
             reporting.to_terminal(brief(self.report), html=files["html"])
         if self.log_report:
             for logger in trainer.loggers:

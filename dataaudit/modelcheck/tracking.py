@@ -294,7 +294,7 @@ def numbers_of(
     """
     found: dict[str, float] = {}
     counts = summary["counts"]
-    keep = ("findings", "open", "kept") if not counts["images"] else tuple(counts)
+    keep = ("findings",) if not counts["images"] else tuple(counts)
     pairs: list[tuple[str, Any]] = [(name, counts[name]) for name in keep]
     pairs += [(f"{entry['code']}/findings", entry["findings"]) for entry in summary["codes"]]
     pairs += [(f"{entry['code']}/expected", entry["expected"]) for entry in summary["codes"]]

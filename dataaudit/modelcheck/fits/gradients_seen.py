@@ -16,7 +16,7 @@ from dataaudit.modelcheck.families import trn
 from dataaudit.modelcheck.findings import finding
 from dataaudit.modelcheck.fits.probing import Probe
 from dataaudit.modelcheck.reporting import Table
-from dataaudit.modelcheck.training.gradient_flow import LayerGradient, gradients
+from dataaudit.modelcheck.training.gradient_flow import LayerGradient, flow, gradients
 from dataaudit.types import Finding
 
 __all__ = ["CODES", "GradientWatch"]
@@ -181,11 +181,13 @@ class GradientWatch:
                 )
             )  # fmt: skip
 
-    def judge(self) -> list[Finding]:
-        """What all looks together show; called once, at the end."""
-        if len(self.points) >= 3 and trn.NONFINITE_GRADIENT.code not in self._done:
-            from dataaudit.modelcheck.training.gradient_flow import flow
+    def judge(self, *, statistics: bool = True) -> list[Finding]:
+        """What was found, and what all looks together show; called once, at the end.
 
+        Args:
+            statistics: whether vanishing and dead gradients count.
+        """
+        if statistics and len(self.points) >= 3 and trn.NONFINITE_GRADIENT.code not in self._done:
             known = {item.code for item in self.findings}
             rows = {number: row for number, row in enumerate(self.rows) if row.norms}
             self.findings += [item for item in flow(rows) if item.code not in known]

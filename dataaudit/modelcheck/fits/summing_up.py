@@ -7,10 +7,13 @@ from dataclasses import replace
 
 from dataaudit.errors import InputError
 from dataaudit.modelcheck import suite
+from dataaudit.modelcheck.families import trn
+from dataaudit.modelcheck.families import trn_curves as curves
 from dataaudit.modelcheck.fits.gradients_seen import CODES, GradientWatch
 from dataaudit.modelcheck.reporting import ModelReport, Picture, Table
 from dataaudit.modelcheck.runs import checking
 from dataaudit.modelcheck.runs.histories import History
+from dataaudit.types import Finding
 
 __all__ = ["brief", "report_of"]
 
@@ -20,6 +23,7 @@ def report_of(
     history: History,
     *,
     sanity: ModelReport | None,
+    learned: bool | None,
     watch: GradientWatch | None,
     reasons: Mapping[str, str],
     facts: Sequence[str],
@@ -33,6 +37,7 @@ def report_of(
         name: of the model.
         history: its curves.
         sanity: report of the suite, or None where it didn't run.
+        learned: whether the suite learned the first batch, None where it wasn't tried.
         watch: of the gradients, or None.
         reasons: why ``sanity`` or ``dynamics`` weren't possible.
         facts: further short texts.
@@ -45,19 +50,30 @@ def report_of(
     """
     found = [] if sanity is None else list(sanity.items)
     parts: list[Table | Picture] = []
-    skipped = {} if sanity is None else dict(sanity.skipped)
-    if "sanity" in reasons:
-        skipped |= dict.fromkeys(suite.CODES, reasons["sanity"])
+    if sanity is None:
+        skipped = dict.fromkeys(suite.CODES, reasons.get("sanity", "it was turned off"))
+    else:
+        skipped = dict(sanity.skipped)
     if watch is not None:
-        found += watch.judge()
+        # Statistics of gradients are no fault of a set-up that learns its batch
+        found += watch.judge(statistics=not learned)
         skipped = {code: why for code, why in skipped.items() if code not in CODES}
         if watch.points:
             parts.append(watch.table())
     curved = _curves(history)
     if curved is not None:
-        found += curved.items
+        follows, cause = _following(found, curved.items)
+        found += [item for item in curved.items if item not in follows]
         parts += curved.parts
         skipped |= curved.skipped
+        if follows and cause is not None:
+            rows = tuple((item.code, item.item_id, str(item.evidence.get("what"))) for item in follows)
+            parts.append(Table(title="What follows from it", columns=("code", "about", "what"), rows=rows,
+                               note=f"Explained by {cause.code} {cause.item_id}."))  # fmt: skip
+    else:
+        skipped |= dict.fromkeys(checking.CODES, "no loss or metric was logged")
+    known = [item.code for item in found]
+    skipped = {code: why for code, why in skipped.items() if code not in known}
     first = {item.key: item for item in reversed(found)}
     least, ordered = 0.0, []
     for key in dict.fromkeys(item.key for item in found):  # a report shows the lowest score first
@@ -69,7 +85,8 @@ def report_of(
         said.append(f"no training dynamics: {reasons['dynamics']}")
     timings: dict[str, float] = {} if sanity is None else dict(sanity.timings)
     return ModelReport(
-        name=name, command="training", codes=tuple(dict.fromkeys((*suite.CODES, *CODES, *checking.CODES))), items=ordered,
+        name=name, command="training", items=ordered,
+        codes=tuple(dict.fromkeys((*suite.CODES, *CODES, *checking.CODES))),
         facts=[*(() if sanity is None else sanity.facts), *said],
         parts=[*parts, *(() if sanity is None else sanity.parts)],
         skipped=skipped, params={"watching": share},
@@ -85,6 +102,20 @@ def _curves(history: History) -> ModelReport | None:
         return None
 
 
+def _following(before: Sequence[Finding], curved: Sequence[Finding]) -> tuple[list[Finding], Finding | None]:
+    """What of the curves' findings follows from what was found before, and from which."""
+    broken = {trn.NONFINITE_GRADIENT.code, trn.EXPLODING_GRADIENT.code}
+    cause = next((item for item in before if item.code in broken), before[0] if before else None)
+    if cause is None:
+        return [], None
+    effects = [curves.FLAT_CURVE, curves.UNDERFITTING, curves.PLATEAU]
+    if cause.code in broken:
+        effects += [curves.NONFINITE_CURVE, curves.DIVERGING_CURVE, curves.SPIKES]
+    codes = {rule.code for rule in effects}
+    return [item for item in curved if item.code in codes], cause
+
+
 def brief(report: ModelReport) -> ModelReport:
     """The same with the findings alone, for the terminal."""
-    return replace(report, parts=(), skipped={})
+    ran = [code for code in report.codes if code not in report.skipped]
+    return replace(report, parts=(), skipped={}, codes=ran)
