@@ -59,7 +59,7 @@ def _(data: Path):
 
     model = nn.Sequential()
     model.add_module("augment", Augment())
-    model.add_module("net", vision("shufflenet_v2_x0_5"))
+    model.add_module("net", lite0())
     return determinism(model, cifar(data, side=64)[0])
 
 

@@ -422,14 +422,14 @@ def _(data: Path):
 
 
 @planted(
-    "plain CNN, AdamW with a weight decay of 10",
+    "plain CNN, Adam with a weight decay of 10",
     kind="weight decay far too high", part="training", causes=["TRN008"], mentions=["decay"],
 )  # fmt: skip
 def _(data: Path):
     model = PlainNet()
     return suite(
         model, nn.CrossEntropyLoss(), *cifar(data),
-        optimizer=torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=10),
+        optimizer=torch.optim.Adam(model.parameters(), lr=1e-3, weight_decay=10),
     )  # fmt: skip
 
 

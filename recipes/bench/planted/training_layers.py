@@ -220,10 +220,14 @@ def _(data: Path):
     )
 
 
-@planted("batch norm in eval mode with statistics of pixels of 0 to 255", kind="batch norm frozen",
-         part="training", causes=["TRN009", "MOD007"])  # fmt: skip
+@planted("resnet18 with batch norm frozen as for fine-tuning, without pretrained weights",
+         kind="batch norm frozen", part="training", causes=["TRN009"])  # fmt: skip
 def _(data: Path):
-    class Frozen(SmallNet):
+    class Frozen(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = vision("resnet18")
+
         def train(self, mode: bool = True):
             super().train(mode)
             for module in self.modules():
@@ -231,18 +235,11 @@ def _(data: Path):
                     module.eval()
             return self
 
-    raw, labels = cifar_pixels(data)
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x)
+
     model = Frozen()
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = 1.0
-        norm.training = True
-    with torch.no_grad():
-        model(raw.float())
-    for norm in norms:
-        norm.momentum = 0.1
-    model.train()
-    return suite(model, nn.CrossEntropyLoss(), normalised(raw), labels, optimizer=adam(model))
+    return suite(model, nn.CrossEntropyLoss(), *cifar(data), optimizer=sgd(model))
 
 
 # ------------------------------------------------------------------ initialisation
@@ -271,13 +268,10 @@ def _(data: Path):
 
 @planted("weights drawn with deviation 1", kind="huge initialisation", part="training", causes=["TRN010"])
 def _(data: Path):
-    layers: list[nn.Module] = []
-    for inside, outside in ((3, 16), (16, 32), (32, 32), (32, 32)):
-        layers += [nn.Conv2d(inside, outside, 3, padding=1), nn.ReLU()]
-    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(512, 10))
+    model = PlainNet()
     for parameter in model.parameters():
         nn.init.normal_(parameter)
-    return suite(model, nn.CrossEntropyLoss(), *cifar(data), optimizer=adam(model))
+    return suite(model, nn.CrossEntropyLoss(), *cifar(data), optimizer=sgd(model, 0.01))
 
 
 @planted("biases set to -20 before each ReLU", kind="dead ReLU", part="training",
@@ -439,11 +433,12 @@ def _(data: Path):
     return suite(model, nn.CrossEntropyLoss(), raw.float(), labels, optimizer=sgd(model, 0.01))
 
 
-@planted("tanh network given pixels of 0 to 255", kind="input not scaled", part="training", causes=["TRN012"])
+@planted("MLP given pixels of 0 to 255", kind="input not scaled", part="training", causes=["TRN012"])
 def _(data: Path):
     raw, labels = cifar_pixels(data)
-    model = PlainNet(act=nn.Tanh)
-    return suite(model, nn.CrossEntropyLoss(), raw.float(), labels, optimizer=sgd(model, 0.01))
+    return suite(
+        mlp(), nn.CrossEntropyLoss(), raw.float(), labels, optimizer=lambda model: sgd(model, 0.01)
+    )  # fmt: skip
 
 
 @planted("pixels divided by 255 twice", kind="input scaled twice", part="training", causes=["TRN012"])
