@@ -6,7 +6,6 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import copy
 from typing import Any, TypeAlias
 
 import torch
@@ -17,9 +16,8 @@ from dataaudit.modelcheck.families import mod
 from dataaudit.modelcheck.findings import finding, place_of
 from dataaudit.modelcheck.inputs import Batch, Inputs, call, called, is_detector, length, tensors
 from dataaudit.modelcheck.keeping import kept
-from dataaudit.modelcheck.loss_behaviour import Probe, judge_classes
-from dataaudit.modelcheck.loss_boxes import judge_boxes
 from dataaudit.modelcheck.loss_calls import Broadcast, Recording, last_width, recorded
+from dataaudit.modelcheck.loss_probing import asked
 from dataaudit.modelcheck.loss_rules import judge
 from dataaudit.modelcheck.target_boxes import judge_targets
 from dataaudit.types import Finding
@@ -81,7 +79,7 @@ def loss_inputs(
     if loss is not None and step is None:
         _takes_two(loss)
     classes = n_classes or len(batch.classes) or last_width(model)
-    with kept(model, loss, given, wanted), torch.enable_grad(), warnings.catch_warnings():
+    with kept(model, loss, given, wanted, eager=True), torch.enable_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = list(judge_targets(model, given, wanted)) if _is_detection(model, wanted) else []
         with _outputs(model) as outputs:
@@ -92,7 +90,7 @@ def loss_inputs(
         if error is not None and not found:
             found.append(_raised(loss or step or model, error))
         if not found and error is None:
-            found += _behaviour(model, loss, step, given, wanted, outputs)
+            found += asked(model, loss, step, given, wanted, outputs, recording)
         if error is None:
             found += _value(value, found, loss or step)
             if not found and (loss is not None or step is not None):
@@ -170,60 +168,6 @@ def _takes_two(loss: Loss) -> None:
             fix="Give a function of the two that calls it, or a step: a function of model and batch that "
             "returns the loss.",
         ) from error
-
-
-def _behaviour(
-    model: nn.Module, loss: Loss | None, step: Step | None, inputs: Inputs, targets: Any, outputs: list[Any]
-) -> list[Finding]:
-    """What a loss wants, by what it says of made-up predictions; the model has to be called once."""
-    if len(outputs) != 1 or not isinstance(targets, torch.Tensor) or (loss is None and step is None):
-        return []
-    floats = [one for one in tensors(outputs[0]) if one.is_floating_point()]
-    if len(floats) != 1:
-        return []
-
-    def run(prediction: torch.Tensor, target: torch.Tensor) -> Any:
-        made = _replaced(outputs[0], prediction)
-        if step is None:
-            assert loss is not None
-            return loss(made, target)
-        handle = model.register_forward_hook(lambda *_: made)
-        try:
-            return step(model, (inputs, target))
-        finally:
-            handle.remove()
-
-    culprit = step if step is not None else loss
-    library = type(culprit).__module__.split(".")[0] == "torch"
-    image = next((one for one in tensors(inputs) if one.ndim == 4), None)
-    probe = Probe(
-        run=run, prediction=floats[0], target=targets,
-        name=getattr(culprit, "__name__", type(culprit).__name__),
-        source=None if library else place_of(culprit),
-        image_size=None if image is None else (float(image.shape[-1]), float(image.shape[-2])),
-    )  # fmt: skip
-    return [*judge_boxes(probe)] or [*judge_classes(probe)]
-
-
-def _replaced(output: Any, tensor: torch.Tensor) -> Any:
-    """The model's output with another tensor in place of its only one of floats."""
-    if isinstance(output, torch.Tensor):
-        return tensor if output.is_floating_point() else output
-    if isinstance(output, Mapping):
-        made: Any = copy(output)
-        for key, item in output.items():
-            made[key] = _replaced(item, tensor)
-        return made
-    if isinstance(output, tuple) and hasattr(output, "_fields"):
-        return type(output)(*(_replaced(item, tensor) for item in output))
-    if isinstance(output, (tuple, list)):
-        return type(output)(_replaced(item, tensor) for item in output)
-    if hasattr(output, "__dataclass_fields__"):
-        made = copy(output)
-        for key, item in vars(output).items():
-            object.__setattr__(made, key, _replaced(item, tensor))
-        return made
-    return output
 
 
 def _runner(model: nn.Module, loss: Loss | None, step: Step | None) -> Callable[[Any, Any], Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -52,6 +53,11 @@ CORNERS = torch.tensor([[4.0, 6.0, 20.0, 28.0], [10.0, 2.0, 30.0, 16.0], [14.0, 
 XYWH = torch.cat([CORNERS[:, :2], CORNERS[:, 2:] - CORNERS[:, :2]], 1)
 CXCYWH = torch.cat([(CORNERS[:, :2] + CORNERS[:, 2:]) / 2, CORNERS[:, 2:] - CORNERS[:, :2]], 1)
 RELATIVE = CORNERS / SIZE
+
+
+@dataclass
+class Packed:
+    logits: torch.Tensor
 
 
 def focal(p: torch.Tensor, t: torch.Tensor, gamma: float = 2.0) -> torch.Tensor:
@@ -303,6 +309,49 @@ def test_a_step_is_looked_at_likewise() -> None:
 
     assert [one.code for one in loss_inputs(Net(lambda x: x.softmax(1)), None, X, Y, step=step)] == ["MOD020"]
     assert loss_inputs(Net(), None, X, Y, step=step) == []
+
+
+def pixels(p: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(p.reshape(-1, C), t.reshape(-1))
+
+
+def moved_pixels(p: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(p.permute(0, 2, 3, 1).reshape(-1, C), t.reshape(-1))
+
+
+def test_classes_mixed_with_places_by_a_reshape_in_the_loss_are_found() -> None:
+    index = (MASKS[:, 0] * 3).long()
+    found = loss_inputs(Mask(out=C), pixels, X, index)
+    assert [one.code for one in found] == ["MOD022"]
+    assert found[0].evidence["dimensions"] == [1, 2, 3]
+    assert loss_inputs(Mask(out=C), moved_pixels, X, index) == []
+
+
+def test_a_model_compared_with_itself_can_collapse() -> None:
+    def step(model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        return F.mse_loss(model(batch[0]), model(batch[0].flip(-1)))
+
+    def detached(model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        return F.mse_loss(model(batch[0]), model(batch[0].flip(-1)).detach())
+
+    def besides(model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        output = model(batch[0])
+        return F.mse_loss(output, model(batch[0].flip(-1))) + F.cross_entropy(output, batch[1])
+
+    assert [one.code for one in loss_inputs(Net(), None, X, Y, step=step)] == ["MOD024"]
+    assert loss_inputs(Net(), None, X, Y, step=detached) == []
+    assert loss_inputs(Net(), None, X, Y, step=besides) == []
+
+
+def test_outputs_in_dicts_tuples_and_dataclasses_are_made_up_likewise() -> None:
+    for pack, unpack in (
+        (lambda x: {"logits": x}, lambda o: o["logits"]),
+        (lambda x: (x,), lambda o: o[0]),
+        (Packed, lambda o: o.logits),
+    ):
+        model = Net(lambda x, pack=pack: pack(x.softmax(1)))  # type: ignore[misc]
+        found = loss_inputs(model, lambda o, t, unpack=unpack: focal(unpack(o), t), X, Y)
+        assert [one.code for one in found] == ["MOD020"]
 
 
 def test_a_loss_with_a_default_is_taken_and_one_with_another_argument_is_refused() -> None:
