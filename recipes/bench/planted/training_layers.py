@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from . import planted
-from ._images import DEVIATION, MEAN, cifar, cifar_pixels, coco_classes, normalised, raccoons, streets
+from ._images import DEVIATION, MEAN, cifar, cifar_pixels, coco_classes, raccoons, streets
 from ._models import AutoEncoder, PlainNet, SmallNet, UNet, lite0, mlp, suite, vision, vit
 
 F = nn.functional
