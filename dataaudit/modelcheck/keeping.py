@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+import sys
 import types
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -32,7 +33,7 @@ _LIBRARIES = {"torch", "torchvision", "timm", "numpy", "builtins", "collections"
 
 
 @contextmanager
-def kept(*roots: Any) -> Iterator[Kept]:
+def kept(*roots: Any, eager: bool = False) -> Iterator[Kept]:
     """Leave everything as it was, also after an exception.
 
     What is put back, bit by bit: the values, ``requires_grad``, gradients (or that there is none) and hooks
@@ -45,6 +46,8 @@ def kept(*roots: Any) -> Iterator[Kept]:
     Args:
         *roots: models, optimizers, schedulers, scalers, tensors, lists or dicts of them; None is passed over.
             A `Kept` of an earlier moment is put back last of all.
+        eager: whether what ``torch.compile`` made runs uncompiled meanwhile. Compiled code calls no hook of
+            the modules in it, and each change of mode or hooks has it compiled anew, which takes minutes.
 
     Yields:
         A `Kept` whose `restore` puts everything back in between.
@@ -62,12 +65,21 @@ def kept(*roots: Any) -> Iterator[Kept]:
     try:
         state = Kept(*(root for root in roots if not isinstance(root, Kept)))
         try:
-            yield state
+            with _uncompiled() if eager else nullcontext():
+                yield state
         finally:
             state.restore()
     finally:
         for each in earlier:
             each.restore()
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    # Nothing is compiled where Dynamo wasn't loaded, and loading it takes seconds
+    if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
+        return nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 class Kept:

@@ -54,7 +54,7 @@ class Settled:
     Attributes:
         findings: the causes, first what comes before the others.
         explained: a finding that follows from another, and that other.
-        passed_over: what the statistics of a batch that is learned show, which did no harm.
+        passed_over: statistics of gradients to which nothing else points.
     """
 
     findings: tuple[Finding, ...]
@@ -62,17 +62,18 @@ class Settled:
     passed_over: tuple[Finding, ...] = ()
 
 
-def settle(found: Sequence[Finding], *, learned: bool) -> Settled:
+def settle(found: Sequence[Finding], *, sound: bool, matching: bool = False) -> Settled:
     """Put the cause first, and under it what follows from it.
 
     Args:
         found: of all checks, in any order.
-        learned: whether the batch is learned as the user has it, or was about to be.
+        sound: whether learning the batch showed nothing wrong, so that statistics count if far off.
+        matching: whether the loss matches predictions with targets, and leaves out what matches none.
     """
     unique: dict[str, Finding] = {}
     for item in found:
         unique.setdefault(item.key, item)
-    past = tuple(item for item in unique.values() if learned and harmless(item))
+    past = tuple(item for item in unique.values() if sound and harmless(item, matching))
     ordered = sorted(
         (item for item in unique.values() if item not in past), key=lambda one: (rank(one), one.score)
     )
@@ -204,13 +205,18 @@ def _in_train_mode(cause: Finding, item: Finding) -> bool:
     return any(not name or item.item_id == name or item.item_id.startswith(f"{name}.") for name in modules)
 
 
-def harmless(item: Finding) -> bool:
-    """Whether a batch that is learned shows that a statistic of its gradients is no fault."""
+def harmless(item: Finding, matching: bool = False) -> bool:
+    """Whether it is a statistic of gradients that, where a batch is learned, is no fault.
+
+    Args:
+        item: the finding.
+        matching: see `settle`; the layers for boxes of a size that the batch doesn't have get no gradient.
+    """
     evidence = item.evidence
     if item.code == "TRN021":
         return float(evidence.get("ratio", 0.0)) > 1e-8
     if item.code == "TRN022":
         return float(evidence.get("ratio", 0.0)) < 1e8
     if item.code == "TRN023":
-        return float(evidence.get("share", 1.0)) < 1
+        return matching or float(evidence.get("share", 1.0)) < 1
     return item.code == "TRN024" and float(evidence.get("ratio", 0.0)) < 10

@@ -19,7 +19,7 @@ from dataaudit.errors import DataAuditError, InputError
 from dataaudit.modelcheck import losses, ranking, repeating, tracing
 from dataaudit.modelcheck.families import mod
 from dataaudit.modelcheck.findings import finding, line_of, place_of, said
-from dataaudit.modelcheck.inputs import Batch, Inputs, random_batch, tensors
+from dataaudit.modelcheck.inputs import Batch, Inputs, is_detector, random_batch, tensors
 from dataaudit.modelcheck.keeping import kept
 from dataaudit.modelcheck.reporting import ModelReport, Picture, Table
 from dataaudit.modelcheck.training import gradient_flow, overfitting
@@ -69,7 +69,8 @@ class Sanity:
         findings: the causes, first what comes before the others; what follows from one is in its evidence
             under ``explains``.
         explained: a finding that follows from another, and that other.
-        passed_over: what statistics of gradients show in a set-up that learns its batch, which is no fault.
+        passed_over: what statistics of gradients show in a set-up that learns its batch, which is no fault by
+            itself.
         skipped: check to the reason why it didn't run, or not to its end.
         timings: seconds by check.
         trace: the layers in eval mode, or None where it didn't run.
@@ -131,7 +132,7 @@ class Sanity:
         if self.passed_over:
             rows = tuple((item.code, item.item_id, _first_sentence(item)) for item in self.passed_over)
             parts.append(Table(title="Seen, and no fault", columns=("code", "about", "what"), rows=rows,
-                               note="The batch is learned all the same."))  # fmt: skip
+                               note="Nothing else points to it."))  # fmt: skip
         if self.overfit is not None and len(self.overfit.tried) > 1:
             rows = tuple((change, "yes" if ok else "no", loss) for change, ok, loss in self.overfit.tried)
             parts.append(Table(title="What was tried", columns=("change", "learned", "last loss"), rows=rows))
@@ -204,7 +205,8 @@ def sanity(
         seed: of the random numbers.
 
     Raises:
-        InputError: the arguments don't fit each other, or no input can be found that the model takes.
+        InputError: the arguments don't fit each other, no input can be found that the model takes, or it is
+            TorchScript.
 
     >>> _ = torch.manual_seed(0)
     >>> net = nn.Sequential(nn.Linear(16, 3), nn.Softmax(1))
@@ -212,6 +214,11 @@ def sanity(
     >>> [item.code for item in done.findings]
     ['MOD020']
     """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise InputError(
+            "The model is TorchScript, whose layers can't be watched.",
+            fix="Give the Python module that it was made from; dataaudit model parity compares the two.",
+        )
     if seconds <= 0:
         raise InputError(f"seconds is {seconds:g}; expected more than 0.")
     batch = _batch(model, inputs, targets, seed)
@@ -290,14 +297,18 @@ class _Suite:
 
     def _takes_targets(self) -> None:
         """Refuse a model without a loss whose forward pass takes no targets."""
-        forward = inspect.signature(self.model.forward)
+        model = self.model
+        while isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        model = getattr(model, "_orig_mod", model)
+        forward = inspect.signature(model.forward)
         try:
             forward.bind(self.batch.inputs, self.batch.targets)
         except TypeError:
             raise InputError(
                 "Without a loss the model is called with inputs and targets, and "
-                f"{type(self.model).__name__}.forward takes ({', '.join(forward.parameters)}).",
-                where=place_of(self.model), fix="Give a loss, or a step that returns it.",
+                f"{type(model).__name__}.forward takes ({', '.join(forward.parameters)}).",
+                where=place_of(model), fix="Give a loss, or a step that returns it.",
             ) from None  # fmt: skip
 
     def _one(self, check: str, act: Callable[[], None]) -> None:
@@ -323,7 +334,7 @@ class _Suite:
         self.found += self.trace.findings
         if self.trace.error is not None:
             # Once more, for the error itself and its line
-            with kept(self.model, self.batch.inputs), torch.no_grad():
+            with kept(self.model, self.batch.inputs, eager=True), torch.no_grad():
                 from dataaudit.modelcheck.inputs import call
 
                 self.model.eval()
@@ -347,7 +358,7 @@ class _Suite:
                 train_step(model, setup.optimizer, batch)
             return seen.value
 
-        with kept(*setup.roots):
+        with kept(*setup.roots, eager=True):
             self.found += losses.loss_inputs(self.model, None, self.batch, step=step)
 
     def _determinism(self) -> None:
@@ -370,9 +381,11 @@ class _Suite:
     def result(self) -> Sanity:
         """The findings of all checks, each cause once."""
         done = self.overfit
+        fails = done is not None and any(item.code in CHECKS["overfit"] for item in done.findings)
         settled = ranking.settle(
             [*self.found, *_raised(self.errors, self)],
-            learned=done is not None and (done.learned or done.run.falling),
+            sound=done is not None and (done.learned or not fails),
+            matching=is_detector(self.model),
         )
         return Sanity(
             findings=list(settled.findings), explained=settled.explained, passed_over=settled.passed_over,

@@ -137,7 +137,7 @@ def gradients(
         warnings.simplefilter("ignore")
         setup = setup_of(model, loss, inputs, targets, step=step, train_step=train_step,
                          optimizer=optimizer, scaler=scaler)  # fmt: skip
-        with kept(*setup.roots) as state, torch.enable_grad():
+        with kept(*setup.roots, eager=True) as state, torch.enable_grad():
             prepare(model)
             layers = _layers(setup)
             skipped, broken = _steps(setup, layers, steps)

@@ -109,7 +109,7 @@ def overfit(
         warnings.simplefilter("ignore")
         setup = setup_of(model, loss, inputs, targets, step=step, train_step=train_step,
                          optimizer=optimizer, scaler=scaler)  # fmt: skip
-        with kept(*setup.roots) as state, torch.enable_grad():
+        with kept(*setup.roots, eager=True) as state, torch.enable_grad():
             prepare(model)
             torch.manual_seed(seed)
             seen = looked.look(setup, state)

@@ -107,7 +107,7 @@ def rate_range(
         inputs[0], Batch) else [inputs]  # fmt: skip
     setup = setup_of(model, loss, batches[0], targets, step=step, optimizer=optimizer)
     others = [setup_of(model, loss, one, targets, step=step, optimizer=setup.optimizer) for one in batches]
-    with warnings.catch_warnings(), kept(*setup.roots), torch.enable_grad():
+    with warnings.catch_warnings(), kept(*setup.roots, eager=True), torch.enable_grad():
         warnings.simplefilter("ignore")
         prepare(model)
         torch.manual_seed(seed)
