@@ -85,13 +85,13 @@ def read_runs(uri: str | None, experiment: str, setting: str | None) -> list[Run
     if known is None:
         raise InputError(
             f"There is no experiment {experiment!r}.", where=tracking.address(uri),
-            fix="Train first: python train.py -m data.path=photos/ data.version=v1,v2 seed=0,1,2",
+            fix=f"Train first. {tracking.EXAMPLE}",
         )  # fmt: skip
     wanted = f"tags.{tracking.COMPLETE} = 'true'"
     if setting is not None:
         wanted += f" and tags.setting = '{setting}'"
     newest: dict[tuple[str, str], Any] = {}
-    for each in everything(mlflow, known.experiment_id, wanted):
+    for each in tracking.search(mlflow, known.experiment_id, wanted):
         setting = setting or each.data.tags["setting"]
         if each.data.tags["setting"] == setting:
             newest.setdefault((each.data.tags["commit"], each.data.tags["seed"]), each)
@@ -99,20 +99,6 @@ def read_runs(uri: str | None, experiment: str, setting: str | None) -> list[Run
         raise InputError(f"No complete run of {experiment!r} was found.", where=tracking.address(uri))
     runs = [_run(mlflow, each) for each in newest.values()]
     return sorted(runs, key=lambda run: (version_order(run.version), run.seed))
-
-
-def everything(mlflow: Any, experiment: str, wanted: str) -> list[Any]:
-    """All runs that a filter finds, newest first, page by page."""
-    found: list[Any] = []
-    token = None
-    while True:
-        page = mlflow.search_runs(
-            [experiment], wanted, order_by=["attributes.start_time DESC"], page_token=token
-        )
-        found += page
-        token = page.token
-        if not token:
-            return found
 
 
 def _run(mlflow: Any, found: Any) -> Run:

@@ -56,5 +56,5 @@ def choices(config: DictConfig) -> dict[str, list[Any]]:
             found[override.key_or_group] = [str(value) for value in override.sweep_string_iterator()]
     for name in ("data.path", "data.version"):
         if not found[name]:
-            tracking.stop(f"{name} isn't given; say which, such as data.path=photos/ data.version=v1,v2.")
+            tracking.stop(f"{name} isn't given. {tracking.EXAMPLE}")
     return found

@@ -3,16 +3,18 @@
 import hashlib
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from dataaudit.errors import MissingDependencyError
+from dataaudit.errors import FormatError, MissingDependencyError
 
 PREDICTIONS = "predictions.csv"
 COMPLETE = "complete"
+EXAMPLE = "Such as: python train.py -m data.path=photos/ data.version=v1,v2 seed=0,1,2"
 _NO_SETTING = ("seed", "trainer", "sanity", "reuse", "loggers", "tracking")
 _NO_SETTING_OF_DATA = ("path", "version", "trusted", "workers")
 
@@ -71,8 +73,44 @@ def experiment_id(mlflow: Any, name: str) -> str:
 def complete_run(mlflow: Any, experiment: str, key: str) -> Any | None:
     """The newest complete run of a key."""
     wanted = f"tags.key = '{key}' and tags.{COMPLETE} = 'true'"
-    found = mlflow.search_runs([experiment_id(mlflow, experiment)], wanted, max_results=1)
+    found = search(mlflow, experiment_id(mlflow, experiment), wanted)
     return found[0] if found else None
+
+
+def search(mlflow: Any, experiment: str, wanted: str) -> list[Any]:
+    """All runs that a filter finds, newest first, page by page.
+
+    Raises:
+        FormatError: MLflow can't read a run; the files that a kill cut off are named.
+    """
+    found: list[Any] = []
+    token = None
+    while True:
+        try:
+            page = mlflow.search_runs(
+                [experiment], wanted, order_by=["attributes.start_time DESC"], page_token=token
+            )
+        except ValueError as error:
+            empty = _cut_off(mlflow.tracking_uri, experiment)
+            if not empty:
+                raise
+            raise FormatError(
+                f"A run was killed while a metric was written, and MLflow can read none of the runs: {error}",
+                where=empty[0],
+                fix="Delete what is empty: rm " + " ".join(shlex.quote(str(file)) for file in empty),
+            ) from error
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def _cut_off(uri: str, experiment: str) -> list[Path]:
+    """Empty files of metrics in MLflow's file store."""
+    root = Path(uri.removeprefix("file://").removeprefix("file:")) / experiment
+    return [
+        file for file in sorted(root.glob("*/metrics/**/*")) if file.is_file() and not file.stat().st_size
+    ]
 
 
 def stop(message: object, code: int = 2) -> None:

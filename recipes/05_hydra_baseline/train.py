@@ -16,10 +16,11 @@ import tracking
 from data import Data, Pictures, load, unsaved
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from stopping import Stopping
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from dataaudit.errors import DataAuditError
+from dataaudit.errors import DataAuditError, InputError
 
 log = logging.getLogger(__name__)
 
@@ -89,13 +90,13 @@ def loggers_of(config: DictConfig, folder: Path, tags: dict[str, str]) -> list[A
     return made
 
 
-def callbacks_of(config: DictConfig) -> list[Any]:
+def callbacks_of(config: DictConfig, stopping: Stopping) -> list[Any]:
     """The rate is logged; dataaudit checks the first job before its first step, and watches all."""
     from pytorch_lightning.callbacks import LearningRateMonitor
 
     from dataaudit.modelcheck import SanityCheck
 
-    made: list[Any] = [LearningRateMonitor("epoch")] if config.loggers else []
+    made: list[Any] = [stopping, *([LearningRateMonitor("epoch")] if config.loggers else [])]
     if config.sanity:
         made.append(SanityCheck(sanity=is_first(), on_finding="warn" if is_first() else "ignore"))
     return made
@@ -107,7 +108,7 @@ def is_first() -> bool:
 
 
 def fit(
-    config: DictConfig, data: Data, folder: Path, tags: dict[str, str]
+    config: DictConfig, data: Data, folder: Path, tags: dict[str, str], stopping: Stopping
 ) -> tuple[pl.Trainer, pd.DataFrame]:
     """Train a network and predict the held-out images: sample_id, digest, given, predicted, probability."""
     pl.seed_everything(config.seed, workers=True, verbose=False)
@@ -125,7 +126,7 @@ def fit(
     module = Classifier(network, config)
     trainer = pl.Trainer(
         **config.trainer, max_epochs=config.epochs, default_root_dir=folder, num_sanity_val_steps=0,
-        logger=loggers_of(config, folder, tags) or False, callbacks=callbacks_of(config),
+        logger=loggers_of(config, folder, tags) or False, callbacks=callbacks_of(config, stopping),
     )  # fmt: skip
     for logger in trainer.loggers:
         logger.log_hyperparams({**flat(config), **data.record})
@@ -160,10 +161,14 @@ def record(config: DictConfig, trainer: pl.Trainer, rows: pd.DataFrame, folder: 
     return accuracy
 
 
-def job(config: DictConfig) -> dict[str, Any]:
+def job(config: DictConfig, stopping: Stopping) -> dict[str, Any]:
     folder = Path(HydraConfig.get().runtime.output_dir)
+    for name in ("path", "version"):
+        if OmegaConf.is_missing(config.data, name):
+            raise InputError(f"data.{name} isn't given.", fix=tracking.EXAMPLE)
     if is_first() and (n := unsaved(config.data.path)):
-        log.warning("%s: %d changes are in no version, and nothing trains on them.", config.data.path, n)
+        what = "1 change is" if n == 1 else f"{n} changes are"
+        log.warning("%s: %s in no version, and nothing trains on that.", config.data.path, what)
     data = load(config.data.path, str(config.data.version), config.data.trusted, config.data.validation)
     setting, key = tracking.settings_of(config, data.record)
     name = f"{data.record['version']}, seed {config.seed}"
@@ -174,7 +179,8 @@ def job(config: DictConfig) -> dict[str, Any]:
             return {"setting": setting, "accuracy": known.data.metrics["test_accuracy"]}
     tags = {each: str(data.record[each]) for each in ("dataset", "version", "commit", "trusted", "dvc_md5")}
     tags |= {"setting": setting, "key": key, "seed": str(config.seed), "folder": str(folder)}
-    trainer, rows = fit(config, data, folder, tags)
+    stopping.check()
+    trainer, rows = fit(config, data, folder, tags, stopping)
     accuracy = record(config, trainer, rows, folder)
     log.info("%s: %.1f %% of %d held-out images right", name, 100 * accuracy, len(rows))
     return {"setting": setting, "accuracy": accuracy}
@@ -186,7 +192,10 @@ def main(config: DictConfig) -> dict[str, Any]:
         warnings.filterwarnings("ignore", f".*{words}.*")
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     try:
-        return job(config)
+        with Stopping() as stopping:
+            found = job(config, stopping)
+            stopping.check()
+            return found
     except DataAuditError as error:
         tracking.stop(error)
     except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
