@@ -275,7 +275,9 @@ def _numeric(part: Table) -> list[bool]:
     found = []
     for at in range(len(part.columns)):
         cells = [shown(row[at]) for row in part.rows if row[at] not in (None, "")]
-        found.append(bool(cells) and all(re.fullmatch(r"[-+]?[\d.,e+-]+ ?%?", cell) for cell in cells))
+        found.append(
+            bool(cells) and all(re.fullmatch(r"[-+]?([\d.,e+-]+ ?%?|nan|inf)", cell) for cell in cells)
+        )
     return found
 
 
@@ -316,15 +318,22 @@ def to_html(report: ModelReport, *, embed: bool = False) -> str:
         }
         if isinstance(part, Table)
         else {
-            "kind": "picture", "title": part.title, "note": part.note,
+            "kind": "picture", "title": part.title, "note": part.note, "wide": _width(part.png) > 700,
             "url": "data:image/png;base64," + base64.b64encode(part.png).decode("ascii"),
         }
         for part in report.parts
     ]  # fmt: skip
+    pictures = [(at, part) for at, part in enumerate(report.parts, 1) if isinstance(part, Picture)]
     template = environment().get_template("model.html")
     return template.render(
-        summary=report.summary(), parts=parts, embed=embed, style=style, style_hash=source_hash(style)
-    )
+        summary=report.summary(), parts=parts, plots={part.title: at for at, part in pictures}, embed=embed,
+        style=style, style_hash=source_hash(style),
+    )  # fmt: skip
+
+
+def _width(png: bytes) -> int:
+    """Pixels of a row, which a PNG says in its first chunk."""
+    return int.from_bytes(png[16:20], "big")
 
 
 def write(report: ModelReport, folder: str | Path) -> dict[str, Path]:

@@ -12,7 +12,7 @@ from dataaudit.modelcheck.families import trn_curves as trn
 from dataaudit.modelcheck.findings import finding
 from dataaudit.modelcheck.reporting import Clock, ModelReport, Picture, Table
 from dataaudit.modelcheck.runs import gaps, signs
-from dataaudit.modelcheck.runs.drawing import plot
+from dataaudit.modelcheck.runs.drawing import MOST_RUNS, overview, plot
 from dataaudit.modelcheck.runs.histories import Curve, History, Pair, pairs_of, rate_of
 from dataaudit.modelcheck.runs.reading import Runs, read_runs
 from dataaudit.modelcheck.runs.signs import Sight, Sign
@@ -58,21 +58,23 @@ def curves(source: Runs, *, pairs: Sequence[str] = (), name: str | None = None) 
     with clock("read"):
         histories = read_runs(source)
     title = name or (str(source) if isinstance(source, str) or hasattr(source, "name") else "runs")
-    items, rows = [], []
+    items, rows, pairs_each = [], [], []
     marked: set[int] = set()
     pictures: list[Picture] = []
-    with clock("check"):
+    with clock("check and draw"):
         for number, history in enumerate(histories):
             found = signs_of(history, pairs)
             chosen = pairs_of(history, pairs)
             several = len(histories) > 1
             items += [_finding(sign, history.name if several else None) for sign in found]
             rows.append(_row(history, chosen, found))
+            pairs_each.append(chosen)
             if found:
                 marked.add(number)
                 if len(pictures) < _MOST_PLOTS:
                     note = " ".join(sign.what for sign in found)
                     pictures.append(Picture(title=history.name, png=plot(history, chosen, found), note=note))
+        pictures = _overview(histories, pairs_each, marked) + pictures
     columns = (
         "run",
         "points",
@@ -172,6 +174,19 @@ def _row(history: History, pairs: Sequence[Pair], found: Sequence[Sign]) -> tupl
         None if best is None else float(side[best]),
         None if best is None else f"{pair.unit} {side_at[best]:,.0f}", codes,
     )  # fmt: skip
+
+
+def _overview(
+    histories: Sequence[History], pairs: Sequence[Sequence[Pair]], marked: set[int]
+) -> list[Picture]:
+    png = overview(histories, pairs, [number in marked for number in range(len(histories))])
+    if png is None:
+        return []
+    left = len(histories) - MOST_RUNS
+    note = "Coloured: runs with findings. Grey: the others."
+    return [
+        Picture(title="All runs", png=png, note=note + (f" {left} more aren't drawn." if left > 0 else ""))
+    ]
 
 
 def _notes(histories: Sequence[History]) -> str:

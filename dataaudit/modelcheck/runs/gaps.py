@@ -66,6 +66,10 @@ def _rising(see: Sight) -> Sign | None:
     )
     what = f"{name} is best at {see.when(at)} ({see.value(level):.4g}) and {see.rises} to "
     what += f"{see.value(level + rise):.4g}, while training gets better."
+    shares = _shares(see.metric)
+    if shares is not None and see.metric is not None and shares[0] - shares[1] > 0.15:
+        calm = False
+        what += f" {see.metric.names[0]} is {shares[0]:.1%}, {see.metric.names[1]} {shares[1]:.1%}."
     if calm and see.metric is not None:
         what += f" {see.metric.names[1]} doesn't fall with it: the model becomes too sure rather than wrong."
     return Sign(
@@ -119,7 +123,7 @@ def validation_collapsed(see: Sight) -> Sign | None:
     start = float(min(np.nanmin(y), train.min()))
     lost, gained = level - end, level - start
     top = 100.0 if max(np.nanmax(y), train.max()) > 1.5 else 1.0
-    kept = float(np.median(train[-3:])) >= float(np.median(train)) - 0.05 * top
+    kept = float(np.median(train[-3:])) >= float(shapes.smooth(train, 3).max()) - 0.05 * top
     late = np.flatnonzero(y[best:] < level - 0.5 * gained)
     if not kept or gained < 0.1 * top or lost < 0.5 * gained or len(late) < 3:
         return None
@@ -151,7 +155,8 @@ def underfitting(see: Sight) -> Sign | None:
     if shares is not None:  # a first epoch may lie far above guessing
         start = min(start, float(y[1]))
     poor = start - end < 0.4 * start or (shares is not None and max(shares) < 0.4)
-    if fell < max(0.02 * start, 3 * sigma) or not poor or not settled(y, fell):
+    rests = settled(y, fell) or shapes.drop_left(y)[0] < 0.01 * end
+    if fell < max(0.02 * start, 3 * sigma) or not poor or not rests:
         return None
     last = float(np.median(see.val[-3:]))
     if last > end * 1.1 + 2 * shapes.noise(see.val):
