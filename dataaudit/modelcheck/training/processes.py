@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import shutil
-import subprocess
 import sys
-import tempfile
 import time
 import warnings
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +20,8 @@ from dataaudit.modelcheck.findings import finding
 from dataaudit.modelcheck.inputs import Batch, call, first, length
 from dataaudit.modelcheck.keeping import kept
 from dataaudit.modelcheck.loading import load_callable, load_model
+from dataaudit.modelcheck.training.process_loaders import judge_loaders
+from dataaudit.modelcheck.training.process_runs import placement, run_together
 from dataaudit.modelcheck.training.setups import Loss, scalar
 from dataaudit.modelcheck.training.trials import without_dropout as no_dropout
 from dataaudit.types import Finding
@@ -69,8 +64,8 @@ def processes(
 ) -> Processes:
     """Give a batch to one process, and its parts to several that train together, and compare.
 
-    Each process runs by itself (gloo on the CPU, nccl where there are GPUs enough), without dropout, whose
-    masks differ rightly. None is left running, whatever happens.
+    Each process runs by itself (nccl where there is a GPU for each, else gloo), without dropout, whose masks
+    differ rightly. None is left running, whatever happens.
 
     Args:
         model: it, of a class that another process can import, or ``module:attribute``.
@@ -80,7 +75,8 @@ def processes(
         sizes: samples of each process; equal parts when left out.
         wrap: ``module:attribute`` of your function of the model that wraps it; DistributedDataParallel when
             left out.
-        loader: ``module:attribute`` of your function of rank and number of processes that makes the loader.
+        loader: ``module:attribute`` of your function of rank, number of processes and, where it takes a third
+            argument, the epoch, that makes the loader; two epochs of it are read.
         seed: ``module:attribute`` of your function of the rank that sets random numbers.
         seconds: after which they are ended.
 
@@ -88,13 +84,7 @@ def processes(
         InputError: the model can't be had in another process, the batch is too small, or a process is killed
             or takes too long.
     """
-    total = length(batch.inputs)
-    if batch.targets is None:
-        raise InputError("There are no targets.", fix="Give labels: --data DIR with labels, or --loader.")
-    cut = list(sizes) if sizes is not None else [total // world] * world
-    if world < 2 or len(cut) != world or min(cut) < 1 or sum(cut) > total:
-        raise InputError(f"{total} samples can't be dealt to {world} processes as {cut}.")
-    whole = sum(cut)
+    cut = _sizes(batch, world, sizes)
     starts = [sum(cut[:at]) for at in range(world)]
     parts = [
         (first(batch.inputs, n, at), first(batch.targets, n, at)) for n, at in zip(cut, starts, strict=True)
@@ -104,36 +94,52 @@ def processes(
     start = time.perf_counter()
     with kept(held, lossy, batch.inputs, batch.targets) as state:
         held.train()
-        given = first(batch.inputs, whole), first(batch.targets, whole)
-        one = figures(held, one_pass(held, lossy, *given, without_dropout=True))
+        case = _Case(
+            model=held, loss=lossy, parts=parts, restore=state.restore,
+            given=(first(batch.inputs, sum(cut)), first(batch.targets, sum(cut))),
+        )  # fmt: skip
+        one = figures(held, one_pass(held, lossy, *case.given, without_dropout=True))
         state.restore()
+        on_gpu = any(each.is_cuda for each in held.parameters())
+        backend, devices = placement(world, gpus=torch.cuda.device_count(), on_gpu=on_gpu)
         job = {
             "world": world, "seconds": seconds, "path": [str(Path.cwd()), *sys.path], "wrap": wrap,
             "loader": loader, "seed": seed, "model": model if isinstance(model, str) else None,
-            "loss": loss if isinstance(loss, str) else None, "unused": False,
+            "loss": loss if isinstance(loss, str) else None, "backend": backend, "devices": devices,
         }  # fmt: skip
         things = {"model": None if isinstance(model, str) else held, "state": held.state_dict(),
                   "loss": None if isinstance(loss, str) else lossy, "parts": parts}  # fmt: skip
-        many, failed = _together(job, things, seconds)
-        found: list[Finding] = []
+        many, failed = run_together(job, things, seconds)
+        state.restore()
         if failed is not None:
-            found.append(_failure(failed, held, lossy, given))
-            state.restore()
+            found = [_failure(failed, case)]
         else:
-            found += _shared(many, seeded=seed is not None)
-            found += _against(
-                held,
-                lossy,
-                parts,
-                given,
-                one,
-                many,
-                state.restore,
-                any(item.code == "TRN043" for item in found),
-            )
+            found = [*_shared(many, seeded=seed is not None), *judge_loaders(many)]
+            found += _against(case, one, many, known=any(item.code == "TRN043" for item in found))
     losses = (one["loss"], *(each["loss"] for each in many))
     gap = distance(one["grads"], many[0]["grads"]) if many else float("nan")
     return Processes(findings=found, losses=losses, difference=gap, seconds=time.perf_counter() - start)
+
+
+def _sizes(batch: Batch, world: int, sizes: Sequence[int] | None) -> list[int]:
+    total = length(batch.inputs)
+    if batch.targets is None:
+        raise InputError("There are no targets.", fix="Give labels: --data DIR with labels, or --loader.")
+    cut = list(sizes) if sizes is not None else [total // world] * world
+    if world < 2 or len(cut) != world or min(cut) < 1 or sum(cut) > total:
+        raise InputError(f"{total} samples can't be dealt to {world} processes as {cut}.")
+    return cut
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Case:
+    """The model in this process: whole batch, its parts, and what puts the model back."""
+
+    model: nn.Module
+    loss: Any
+    parts: Sequence[tuple[Any, Any]]
+    given: tuple[Any, Any]
+    restore: Callable[[], None]
 
 
 def one_pass(
@@ -156,19 +162,18 @@ def one_pass(
 
 
 def figures(model: nn.Module, value: torch.Tensor) -> dict[str, Any]:
-    """Loss, gradients and buffers after a pass, copied."""
+    """Loss, gradients, and buffers other than batch norm's after a pass, copied."""
+    norms = [
+        f"{name}." if name else "" for name, one in model.named_modules()
+        if isinstance(one, nn.modules.batchnorm._BatchNorm)
+    ]  # fmt: skip
     return {
         "loss": float(value.detach()),
-        "grads": {name: one.grad.detach().clone() for name, one in model.named_parameters()
+        "grads": {name: one.grad.detach().cpu().clone() for name, one in model.named_parameters()
                   if one.grad is not None},
-        "buffers": {name: one.detach().clone() for name, one in model.named_buffers()},
+        "buffers": {name: one.detach().cpu().clone() for name, one in model.named_buffers()
+                    if not any(name.startswith(norm) for norm in norms)},
     }  # fmt: skip
-
-
-def digests(values: torch.Tensor) -> list[str]:
-    """A digest of each sample."""
-    rows = values.detach().cpu().contiguous()
-    return [hashlib.blake2b(row.numpy().tobytes(), digest_size=8).hexdigest() for row in rows]
 
 
 def distance(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> float:
@@ -180,69 +185,15 @@ def distance(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> fl
     return gap / top if top else gap
 
 
-def _together(
-    job: Mapping[str, Any], things: Mapping[str, Any], seconds: float
-) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
-    """The results of all processes, or what the first that failed said."""
-    folder = Path(tempfile.mkdtemp(prefix="dataaudit-processes-"))
-    running: list[subprocess.Popen[bytes]] = []
-    try:
-        (folder / "job.json").write_text(json.dumps(job))
-        try:
-            torch.save(dict(things), folder / "given.pt")
-        except Exception as error:
-            raise InputError(
-                f"The model or loss can't be handed to another process: {error}",
-                fix="Give module:attribute in its place, which each process makes anew.",
-            ) from error
-        settings = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-        command = [sys.executable, "-m", "dataaudit.modelcheck.training.process_worker", str(folder)]
-        for rank in range(job["world"]):
-            with (folder / f"said-{rank}.txt").open("wb") as said:
-                running.append(subprocess.Popen([*command, str(rank)], env=settings, stdin=subprocess.DEVNULL,
-                                                stdout=said, stderr=said))  # fmt: skip
-        return _awaited(folder, running, seconds)
-    finally:
-        for one in running:
-            if one.poll() is None:
-                one.kill()
-            one.wait()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _awaited(
-    folder: Path, running: Sequence[subprocess.Popen[bytes]], seconds: float
-) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
-    end = time.monotonic() + seconds
-    while True:
-        codes = [one.poll() for one in running]
-        for rank, code in enumerate(codes):
-            failed = folder / f"failed-{rank}.json"
-            if code and failed.is_file():
-                told: dict[str, Any] = json.loads(failed.read_text())
-                return [], told
-            if code:
-                words = (folder / f"said-{rank}.txt").read_text(errors="replace").strip().splitlines()
-                raise InputError(
-                    f"Process {rank} ended with {code}: {words[-1] if words else 'it said nothing'}",
-                    fix="Ended by a signal it is often memory; otherwise run your script with one process.",
-                )
-        if all(code == 0 for code in codes):
-            break
-        if time.monotonic() > end:
-            raise InputError(
-                f"The processes took over {seconds:g} s and were ended.",
-                fix="A process that waits for another hangs: look for a branch that depends on the rank.",
-            )
-        time.sleep(0.05)
-    found = [torch.load(folder / f"result-{rank}.pt", weights_only=False) for rank in range(len(running))]
-    return found, None
-
-
-def _failure(failed: Mapping[str, Any], model: nn.Module, loss: Any, given: tuple[Any, Any]) -> Finding:
-    message = str(failed["message"])
+def _failure(failed: Mapping[str, Any], case: _Case) -> Finding:
+    message, model = str(failed["message"]), case.model
+    if "SyncBatchNorm expected input tensor to be on" in message:
+        raise InputError(
+            "SyncBatchNorm works on GPUs alone, and the processes run on the CPU.",
+            fix="Leave it out of --wrap here, or run this where there are as many GPUs as processes.",
+        )
     if "finished reduction" in message or "find_unused_parameters" in message:
-        one_pass(model, loss, *given, without_dropout=True)
+        one_pass(model, case.loss, *case.given, without_dropout=True)
         names = [name for name, one in model.named_parameters() if one.requires_grad and one.grad is None]
         return finding(
             trn.PROCESS_UNUSED, names[0].rpartition(".")[0] if names else type(model).__name__,
@@ -275,33 +226,40 @@ def _shared(many: Sequence[Mapping[str, Any]], *, seeded: bool) -> Iterator[Find
             f"All {len(many)} processes draw the same random numbers: dropout and augmentation repeat.",
             advice="torch.manual_seed(seed + rank).", evidence={"draws": many[0]["draw"]}, score=0.4,
         )  # fmt: skip
-    counts = Counter(one for each in many for one in set(each["loader"]))
-    twice = [one for one, n in counts.items() if n > 1]
-    if len(twice) >= max(len(many), 2) and len(twice) > 0.1 * len(counts):
+    names = [
+        name for name, held in many[0]["buffers"].items()
+        if any(not _close(held, each["buffers"].get(name)) for each in many[1:])
+    ]  # fmt: skip
+    if names:
+        copied = all(each["broadcast"] for each in many)
         yield finding(
-            trn.PROCESS_SAMPLER, "loader",
-            f"{len(twice)} of {len(counts)} samples go to more than one process.",
-            advice="Give the loader a DistributedSampler with rank and number of processes.",
-            evidence={"shared": len(twice), "samples": len(counts)},
+            trn.PROCESS_STATE, names[0],
+            f"After a step the buffer {names[0]} isn't the same in all processes"
+            + (f", nor are {len(names) - 1} others" if len(names) > 1 else "")
+            + (": the first process's overwrites the others' in the next forward pass." if copied else "."),
+            advice="dist.all_reduce what it is updated with, so that all processes make the same change.",
+            score=0.3 if copied else 0.0, evidence={"buffers": names[:20]},
         )  # fmt: skip
 
 
+def _close(a: torch.Tensor, b: torch.Tensor | None) -> bool:
+    if b is None or a.shape != b.shape:
+        return False
+    return torch.allclose(a.double(), b.double(), rtol=1e-4, atol=1e-6, equal_nan=True)
+
+
 def _against(
-    model: nn.Module,
-    loss: Any,
-    parts: Sequence[tuple[Any, Any]],
-    given: tuple[Any, Any],
-    one: Mapping[str, Any],
-    many: Sequence[Mapping[str, Any]],
-    restore: Any,
-    known: bool,
+    case: _Case, one: Mapping[str, Any], many: Sequence[Mapping[str, Any]], *, known: bool
 ) -> Iterator[Finding]:
     """Why the gradient of several differs from that of one: found out in one process, part after part."""
+    model, parts = case.model, case.parts
     gap = distance(one["grads"], many[0]["grads"])
-    if gap <= TOLERANCE or known:
+    if known:
         return
-    frozen = _gap(model, loss, parts, given, restore, norms=False)
-    usual = _gap(model, loss, parts, given, restore, norms=True)
+    if gap <= TOLERANCE:
+        yield from _buffers(one, many)
+        return
+    frozen, usual = _gap(case, norms=False), _gap(case, norms=True)
     evidence = {"difference": gap, "loss": one["loss"], "losses": [each["loss"] for each in many],
                 "in_one_process": usual, "without_batch_norm": frozen}  # fmt: skip
     names = [
@@ -339,28 +297,34 @@ def _against(
         )  # fmt: skip
 
 
-def _gap(
-    model: nn.Module,
-    loss: Any,
-    parts: Sequence[tuple[Any, Any]],
-    given: tuple[Any, Any],
-    restore: Any,
-    *,
-    norms: bool,
-) -> float:
+def _buffers(one: Mapping[str, Any], many: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    """TRN046: buffers that several processes agree on, and one alone doesn't."""
+    names = [name for name, held in one["buffers"].items() if not _close(held, many[0]["buffers"].get(name))]
+    if names:
+        yield finding(
+            trn.PROCESS_DIFFERENCE, names[0],
+            f"With the same gradient, the buffer {names[0]} is another after a step of several processes "
+            "than after one of one.",
+            advice="Look at what it counts or averages: the samples of the process, or of all.",
+            evidence={"buffers": names[:20]}, score=0.4,
+        )  # fmt: skip
+
+
+def _gap(case: _Case, *, norms: bool) -> float:
     """How far the mean gradient of the parts, one by one in one process, is from that of the whole."""
+    model = case.model
 
     def grads(inputs: Any, targets: Any) -> dict[str, torch.Tensor]:
-        restore()
+        case.restore()
         model.train()
         for each in model.modules():
             if not norms and isinstance(each, nn.modules.batchnorm._BatchNorm):
                 each.eval()
-        value = one_pass(model, loss, inputs, targets, without_dropout=True)
+        value = one_pass(model, case.loss, inputs, targets, without_dropout=True)
         found: dict[str, torch.Tensor] = figures(model, value)["grads"]
         return found
 
-    whole = grads(*given)
-    each = [grads(*part) for part in parts]
+    whole = grads(*case.given)
+    each = [grads(*part) for part in case.parts]
     mean = {name: torch.stack([one[name] for one in each]).mean(0) for name in each[0]}
     return distance(whole, mean)

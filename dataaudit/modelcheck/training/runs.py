@@ -232,6 +232,8 @@ def share_correct(output: Any, targets: Any) -> float | None:
     if out is None or not isinstance(targets, torch.Tensor) or not bool(out.isfinite().all()):
         return None
     out = out.detach().float()
+    if not out.ndim or not targets.ndim or len(out) != len(targets):
+        return None  # a step of its own may deal the batch in parts
     if not targets.is_floating_point() and out.ndim == targets.ndim + 1:
         valid = (targets >= 0) & (targets < out.shape[1])
         if not bool(valid.any()) or out.shape[1] < 2:
