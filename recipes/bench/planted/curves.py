@@ -161,13 +161,14 @@ def _(data: Path):
 
 
 @planted(
-    "momentum of 0.99 with a rate of 0.1", kind="oscillating", part="curves", causes=["TRN054", "TRN051"]
-)
+    "SGD with a constant rate of 0.8 and batch norm", kind="oscillating", part="curves",
+    causes=["TRN054"],
+)  # fmt: skip
 def _(data: Path):
-    model = cnn()
+    model = cnn(4, width=8)
     table = trained(
-        model, split(data, 400, 0), split(data, 200, 600),
-        optimizer=SGD(model.parameters(), lr=0.1, momentum=0.99), epochs=30, batch=64,
+        model, split(data, 600, 0, EASY), split(data, 300, 600, EASY), augment=flips_and_shifts,
+        optimizer=SGD(model.parameters(), lr=0.8, momentum=0.9), epochs=25,
     )  # fmt: skip
     return seen(table)
 
@@ -210,13 +211,13 @@ def _(data: Path):
     return seen(table)
 
 
-@planted("weight decay of 0.06 with SGD", kind="too much regularisation", part="curves",
+@planted("weight decay of 0.15 with SGD", kind="too much regularisation", part="curves",
          causes=["TRN056"])  # fmt: skip
 def _(data: Path):
     model = cnn(norm=False)
     table = trained(
         model, split(data, 600, 0), split(data, 300, 600),
-        optimizer=SGD(model.parameters(), lr=0.02, momentum=0.9, weight_decay=0.06), epochs=25,
+        optimizer=SGD(model.parameters(), lr=0.02, momentum=0.9, weight_decay=0.15), epochs=25,
         augment=flips_and_shifts,
     )  # fmt: skip
     return seen(table)
@@ -267,7 +268,7 @@ def _(data: Path):
 def _(data: Path):
     model = cnn(2)
     images, labels = split(data, 900, 0, ("cat", "dog"))
-    kept = torch.cat([torch.where(labels == 1)[0], torch.where(labels == 0)[0][:120]])
+    kept = torch.cat([torch.where(labels == 1)[0], torch.where(labels == 0)[0][:40]])
     val_images, val_labels = split(data, 300, 600, ("cat", "dog"))
     table = trained(
         model, (images[kept], labels[kept]), (val_images[val_labels == 1], val_labels[val_labels == 1]),
@@ -319,7 +320,7 @@ def _(data: Path):
     model, steps = cnn(norm=False), []
     trained(
         model, split(data, 800, 0), split(data, 200, 600), steps=steps, corrupt=corrupt,
-        optimizer=SGD(model.parameters(), lr=2e-4, momentum=0.9), epochs=14,
+        optimizer=Adam(model.parameters(), lr=5e-4), epochs=14,
     )  # fmt: skip
     return seen(pd.DataFrame(steps))
 

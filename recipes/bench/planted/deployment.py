@@ -139,7 +139,7 @@ def _(data: Path):
 
 
 @planted(
-    "ONNX in half precision, a layer of 0..255 inputs overflows",
+    "TorchScript in half precision, a convolution of 0..255 inputs overflows",
     kind="half precision overflow", part="deployment", causes=["DEP006"],
 )  # fmt: skip
 def _(data: Path):
@@ -148,10 +148,11 @@ def _(data: Path):
     model = nn.Sequential(nn.Conv2d(3, 16, 5, 2, 2), nn.ReLU(), nn.Conv2d(16, 64, 5, 2, 2), nn.ReLU(),
                           nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))  # fmt: skip
     with torch.no_grad():
-        model[0].weight.mul_(8)
-        model[2].weight.mul_(12)
-        model[6].weight.mul_(1e-3)
-    return onnx_compared(model.eval(), Half(copy.deepcopy(model)), x, y, legacy=True)
+        model[0].weight.mul_(20)
+        model[2].weight.mul_(2000)
+        model[6].weight.mul_(1e-6)
+    served = torch.jit.trace(Half(copy.deepcopy(model)).eval(), x[:2])
+    return compared(model.eval(), served, x, y, precision=torch.float16)
 
 
 def quantized(model: nn.Module, example, readings, folder: str, **given) -> str:
@@ -245,7 +246,7 @@ def _(data: Path):
 def _(data: Path):
     x, y = images_of(data, 64)
     model = fitted("resnet18", data, 64)
-    return onnx_compared(model, model, x, y, example=x[:2, :, ::2, ::2])
+    return onnx_compared(model, model, x, y, example=x[:2, :, ::2, ::2], legacy=True)
 
 
 class ChannelsLast(nn.Module):
@@ -264,7 +265,7 @@ def _(data: Path):
     x, y = images_of(data)
     model = fitted("squeezenet1_1", data)
     served = ChannelsLast(model).eval()
-    return onnx_compared(model, served, x, y, example=x[:2].permute(0, 2, 3, 1))
+    return onnx_compared(model, served, x, y, example=x[:2].permute(0, 2, 3, 1), legacy=True)
 
 
 @planted("export takes one grey channel", kind="number of channels", part="deployment", causes=["DEP003"])
@@ -276,7 +277,7 @@ def _(data: Path):
     grey = nn.Conv2d(1, first.out_channels, 3, padding=1)
     grey.load_state_dict({"weight": first.weight.detach().sum(1, keepdim=True), "bias": first.bias.detach()})
     served.features[0] = grey
-    return onnx_compared(model, served.eval(), x, y, example=x[:2, :1])
+    return onnx_compared(model, served.eval(), x, y, example=x[:2, :1], legacy=True)
 
 
 class Prepared(nn.Module):
@@ -297,7 +298,7 @@ class Prepared(nn.Module):
 def _(data: Path):
     x, y = images_of(data)
     model = fitted("resnet18", data)
-    return onnx_compared(model, Prepared(model, lambda x: (x - MEAN) / DEVIATION).eval(), x, y)
+    return onnx_compared(model, Prepared(model, lambda x: (x - MEAN) / DEVIATION).eval(), x, y, legacy=True)
 
 
 @planted(
@@ -342,7 +343,7 @@ class Ending(nn.Module):
 def _(data: Path):
     x, y = images_of(data)
     model = fitted("vit", data)
-    return onnx_compared(model, Ending(model, lambda out: out.softmax(1)).eval(), x, y)
+    return onnx_compared(model, Ending(model, lambda out: out.softmax(1)).eval(), x, y, legacy=True)
 
 
 @planted(
@@ -362,7 +363,7 @@ def _(data: Path):
 def _(data: Path):
     x, y = images_of(data)
     model = fitted("resnet18", data)
-    return onnx_compared(model, Ending(model, lambda out: out.argmax(1)).eval(), x, y)
+    return onnx_compared(model, Ending(model, lambda out: out.argmax(1)).eval(), x, y, legacy=True)
 
 
 @planted(
@@ -417,4 +418,4 @@ class TwoHeads(nn.Module):
 def _(data: Path):
     x, _ = images_of(data)
     model = TwoHeads().eval()
-    return onnx_compared(model, Ending(model, lambda out: (out[1], out[0])).eval(), x)
+    return onnx_compared(model, Ending(model, lambda out: (out[1], out[0])).eval(), x, legacy=True)

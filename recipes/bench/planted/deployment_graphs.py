@@ -231,12 +231,12 @@ def _(data: Path):
 
 
 @planted(
-    "convnext with the approximate GELU of the phone",
+    "vision transformer with the approximate GELU of the phone",
     kind="other activation", part="deployment", causes=["DEP001"], mentions=["act"],
 )  # fmt: skip
 def _(data: Path):
-    x, y = images_of(data, 64)
-    model = fitted("timm:convnext_atto", data, 64)
+    x, y = images_of(data)
+    model = fitted("vit", data)
     served = copy.deepcopy(model)
     for layer in served.modules():
         if hasattr(layer, "act"):

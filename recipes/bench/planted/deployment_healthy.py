@@ -36,7 +36,7 @@ def _(data: Path):
 def _(data: Path):
     x, y = images_of(data)
     model = fitted("small", data)
-    return onnx_compared(model, copy.deepcopy(model), x, y, example=x[:1], free=False)
+    return onnx_compared(model, copy.deepcopy(model), x, y, example=x[:1], free=False, legacy=True)
 
 
 @healthy("shufflenet scripted and frozen", part="deployment")
