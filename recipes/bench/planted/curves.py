@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 import torch
 from torch import nn
-from torch.optim import SGD, Adam, AdamW, lr_scheduler
+from torch.optim import SGD, Adam, AdamW, RMSprop, lr_scheduler
 
 from . import planted
 from ._models import PlainNet, mlp
@@ -161,14 +161,14 @@ def _(data: Path):
 
 
 @planted(
-    "SGD with a constant rate of 0.8 and batch norm", kind="oscillating", part="curves",
+    "RMSprop with a constant rate of 0.03 and batch norm", kind="oscillating", part="curves",
     causes=["TRN054"],
 )  # fmt: skip
 def _(data: Path):
     model = cnn(4, width=8)
     table = trained(
         model, split(data, 600, 0, EASY), split(data, 300, 600, EASY), augment=flips_and_shifts,
-        optimizer=SGD(model.parameters(), lr=0.8, momentum=0.9), epochs=25,
+        optimizer=RMSprop(model.parameters(), lr=0.03), epochs=25, batch=64,
     )  # fmt: skip
     return seen(table)
 
