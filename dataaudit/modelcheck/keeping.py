@@ -20,7 +20,7 @@ from torch.optim.optimizer import Optimizer
 
 from dataaudit.errors import InputError
 
-__all__ = ["Kept", "kept"]
+__all__ = ["Kept", "kept", "set_deterministic"]
 
 Undo = Callable[[], None]
 
@@ -317,6 +317,14 @@ def _deterministic() -> tuple[bool, bool]:
     return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
 
 
+def set_deterministic(mode: bool, *, warn_only: bool = False) -> None:
+    """``torch.use_deterministic_algorithms`` without the seconds that importing PyTorch's compiler takes."""
+    if "torch._inductor" in sys.modules:
+        torch.use_deterministic_algorithms(mode, warn_only=warn_only)
+    else:
+        torch._C._set_deterministic_algorithms(mode, warn_only=warn_only)
+
+
 def _set_threads(n: int) -> None:
     if torch.get_num_threads() != n:
         torch.set_num_threads(n)
@@ -350,7 +358,7 @@ _SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (torch.get_default_dtype, torch.set_default_dtype),
     (torch.get_num_threads, _set_threads),
     (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
-    (_deterministic, lambda value: torch.use_deterministic_algorithms(value[0], warn_only=value[1])),
+    (_deterministic, lambda value: set_deterministic(value[0], warn_only=value[1])),
     (_anomaly, lambda value: torch.set_anomaly_enabled(value[0], value[1])),
     (torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled),
     _autocast("cpu"),

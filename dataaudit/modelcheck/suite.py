@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import time
 import traceback
 import warnings
@@ -49,7 +50,7 @@ CHECKS: Mapping[str, tuple[str, ...]] = {
 }
 """The checks in the order in which they run, and the codes that each looks for."""
 
-CODES = (*(code for codes in CHECKS.values() for code in codes), "MOD040")
+CODES = tuple(dict.fromkeys([*(code for codes in CHECKS.values() for code in codes), "MOD040"]))
 
 _PASSES: Mapping[str, int] = {
     "trace": 10,
@@ -107,8 +108,10 @@ class Sanity:
         """
         skipped = {code: reason for check, reason in self.skipped.items() for code in CHECKS[check]}
         gone = {code for code in skipped if not any(item.code == code for item in self.findings)}
+        below = {item.code for item in (*(item for item, _ in self.explained), *self.passed_over)}
         return ModelReport(
-            name=name, command="sanity", codes=CODES, items=_in_order(self.findings),
+            name=name, command="sanity", codes=[code for code in CODES if code not in below],
+            items=_in_order(self.findings),
             facts=self.facts if self.overfit is None else (*self.facts, self.overfit.said),
             params=params or {}, parts=[*self._tables(), *(self._details() if whole else ())],
             skipped={code: skipped[code] for code in sorted(gone)}, timings=self.timings,
@@ -147,11 +150,11 @@ class Sanity:
 
     def _details(self) -> list[Table | Picture]:
         parts: list[Table | Picture] = []
-        if self.overfit is not None and self.overfit.run.losses:
+        if self.overfit is not None and sum(map(math.isfinite, self.overfit.run.losses)) > 1:
             from dataaudit.modelcheck.training import drawing
 
             parts.append(drawing.losses(self.overfit.run.losses, title="Loss on the one batch"))
-        if self.gradients is not None and self.gradients.layers:
+        if self.gradients is not None and any(one.norms for one in self.gradients.layers):
             parts.append(self.gradients.table())
         if self.trace is not None:
             parts.append(self.trace.table())
