@@ -75,7 +75,9 @@ def read_format(probe: Probe, top: float) -> str | None:
         a, b = ([x + d for x, d in zip(box, by, strict=True)] for box in (first, second))
         return abs(tried(a, b) - apart) <= 2e-3 * abs(apart)
 
-    whole, place = moved([0.1, 0.1, 0.1, 0.1]), moved([0.1, 0.1, 0.0, 0.0])
+    # Twice, as a loss of something else may be equal by chance
+    whole = moved([0.1, 0.1, 0.1, 0.1]) and moved([-0.15, 0.2, -0.15, 0.2])
+    place = moved([0.1, 0.1, 0.0, 0.0]) and moved([-0.15, 0.2, 0.0, 0.0])
     if whole and place:
         return "each"
     if whole:
