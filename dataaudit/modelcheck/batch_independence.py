@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import nn
 from dataaudit.modelcheck.families import mod
 from dataaudit.modelcheck.findings import finding, place_of
 from dataaudit.modelcheck.inputs import Inputs, call, first, is_detector, length, tensors
-from dataaudit.modelcheck.watching import Call, calls
+from dataaudit.modelcheck.watching import Call, Operation, calls, operations
 from dataaudit.types import Finding
 
 __all__ = ["batch_dependence"]
@@ -44,8 +44,72 @@ def batch_dependence(model: nn.Module, inputs: Inputs, fresh: Callable[[], None]
         found = _departure(together, single, n, at, detector=is_detector(model))
         if found is None and is_detector(model):
             continue
-        return [_finding(model, found, whole, alone, n, at)]
+        mixing = None if is_detector(model) else _mixing(model, inputs, n, at, fresh)
+        return [_finding(model, found, whole, alone, n, at, mixing)]
     return []
+
+
+def _mixing(model: nn.Module, inputs: Inputs, n: int, at: int, fresh: Callable[[], None]) -> Operation | None:
+    """The first operation after which nothing of sample `at` is free of the others.
+
+    The others are changed: what changes then depends on them, and a sample's share of each tensor stays as it
+    was until the samples are mixed.
+    """
+    changed = _others_changed(inputs, n, at)
+    if changed is None:
+        return None
+    runs: list[list[Operation]] = []
+    for given in (inputs, changed):
+        fresh()
+        torch.manual_seed(0)
+        with operations(keep=True) as done, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                call(model, given)
+            except Exception:  # what is changed may be no valid input: then no line is named
+                return None
+        runs.append(done)
+    for one, other in zip(runs[0], runs[1], strict=False):
+        if one.name != other.name:
+            return None
+        for a, b in zip(one.tensors, other.tensors, strict=False):
+            share = _unchanged(a, b)
+            if share is not None and share < 0.9 / n:
+                return one
+    return None
+
+
+def _others_changed(inputs: Inputs, n: int, at: int) -> Inputs | None:
+    """The inputs with every sample but one changed; None where that changes nothing."""
+    others = torch.arange(n) != at
+
+    def alter(values: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+        # Half of it mirrored, since a mean over an axis doesn't see what is mirrored alone
+        return values.flip(-1) * 0.5 if values.is_floating_point() else kept.expand_as(values)
+
+    def change(value: Any) -> Any:
+        if isinstance(value, torch.Tensor) and value.ndim > 1 and len(value) == n:
+            made = value.detach().clone()
+            made[others] = alter(value[others], value[at])
+            return made
+        if isinstance(value, Mapping):
+            return {key: change(item) for key, item in value.items()}
+        if isinstance(value, list) and len(value) == n:
+            return [one if row == at else alter(one, value[at]) for row, one in enumerate(value)]
+        return tuple(map(change, value)) if isinstance(value, tuple) else value
+
+    made = change(inputs)
+    pairs = zip(tensors(inputs), tensors(made), strict=True)
+    return made if any(not torch.equal(a, b) for a, b in pairs) else None
+
+
+def _unchanged(a: torch.Tensor, b: torch.Tensor) -> float | None:
+    """Share of equal values; None where all are, and for what holds no numbers."""
+    if a.shape != b.shape or not a.is_floating_point() or torch.equal(a, b):
+        return None
+    top = float(a.double().abs().nan_to_num(0.0, 0.0, 0.0).max())
+    equal = (a.double() - b.double()).abs() <= 1e-6 * top
+    return float(equal.double().mean())
 
 
 def _sizes_differ(inputs: Inputs) -> bool:
@@ -128,7 +192,9 @@ def _departure(
     return None
 
 
-def _finding(model: nn.Module, found: Call | None, whole: Any, alone: Any, n: int, at: int) -> Finding:
+def _finding(
+    model: nn.Module, found: Call | None, whole: Any, alone: Any, n: int, at: int, mixing: Operation | None
+) -> Finding:
     title = type(model).__name__ + ".forward" if found is None else found.title
     module = model if found is None else found.module
     norm = "Norm" in type(module).__name__
@@ -143,11 +209,16 @@ def _finding(model: nn.Module, found: Call | None, whole: Any, alone: Any, n: in
         advice = "It keeps no running statistics: use track_running_stats=True, or group or layer norm."
     else:
         advice = "Look for a mean, norm, softmax or reshape over dimension 0, which mixes the samples."
+    if mixing is not None and not norm:
+        operation = mixing.name.removeprefix("aten.").split(".")[0].strip("_")
+        what += f", and {operation} is the first operation that mixes the samples"
+        what += f" ({mixing.line})" if mixing.line else ""
     own = type(module).__module__.split(".")[0] not in ("torch", "torchvision", "timm")
     return finding(
         mod.BATCH_DEPENDENT_OUTPUT, title if found is None else found.name or title, what + ".",
-        advice=advice, evidence={"module": title, "batch": n, "sample": at},
-        source=place_of(module) if own else None,
+        advice=advice,
+        evidence={"module": title, "batch": n, "sample": at, "operation": mixing and mixing.name},
+        source=(mixing.line if mixing is not None else None) or (place_of(module) if own else None),
     )  # fmt: skip
 
 

@@ -64,10 +64,14 @@ class Batch:
 
 
 def call(model: Callable[..., Any], inputs: Inputs) -> Any:
-    """Call a model: a tuple holds positional arguments, a mapping keyword arguments, all else is one."""
+    """Call a model: a tuple holds positional arguments, a mapping keyword arguments, all else is one.
+
+    A named tuple, such as a PackedSequence, is one argument.
+    """
     if isinstance(inputs, Mapping):
         return model(**inputs)
-    return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+    plain = isinstance(inputs, tuple) and not hasattr(inputs, "_fields")
+    return model(*inputs) if plain else model(inputs)
 
 
 def called(model: nn.Module, inputs: Inputs) -> Any:
@@ -110,6 +114,8 @@ def length(inputs: Inputs) -> int:
     """
     if isinstance(inputs, list):
         return len(inputs)
+    if isinstance(inputs, nn.utils.rnn.PackedSequence):
+        return 1  # its samples are interleaved: one can't be taken out
     found = [one for one in tensors(inputs) if one.ndim]
     return len(found[0]) if found else 1
 
@@ -171,7 +177,7 @@ def input_shape(model: nn.Module) -> tuple[int, ...]:
         tried.append((3, size, size))
     tried += _shapes(model)
     reason = "it has no layer that says"
-    with kept(model), torch.no_grad():
+    with kept(model, eager=True), torch.no_grad():
         model.eval()
         for shape in tried:
             try:

@@ -134,7 +134,7 @@ def _mixed(probe: Probe, recording: Recording) -> Iterator[Finding]:
         mod.CLASS_AXIS,
         f"{call.name} input",
         f"The output {shape_of(probe.prediction)} is reshaped to {shape_of(call.input)}, and a row of that "
-        f"holds values of dimensions {', '.join(map(str, varying))}: its {rows.shape[1]} classes are values of "
+        f"holds values of dimensions {', '.join(map(str, varying))}: its {rows.shape[1]} classes are of "
         "several places.",
         advice=f"Move the classes to the end first: output.movedim(1, -1).reshape(-1, {rows.shape[1]}).",
         evidence={"loss": probe.name, "dimensions": varying},

@@ -152,8 +152,14 @@ def running_statistics(model: nn.Module, inputs: Inputs) -> list[Finding]:
         f"{len(found)} batch norms)."
     )
     first = name == found[0][0]
+    if _never_moved(norms[name]):
+        n_seen, momentum = norms[name].num_batches_tracked, norms[name].momentum
+        what += f" They are 0 and 1 as at the start, after {n_seen} batches with a momentum of {momentum}."
     advice = (
-        "It is the first of them: compare preprocessing (scale, mean, colour order) with that of training."
+        "PyTorch's momentum is the share of the new batch: 0.1 is its default, and 0 never moves the "
+        "statistics. Set it, and run training images through the model in train mode."
+        if _never_moved(norms[name])
+        else "It is the first of them: compare preprocessing (scale, mean, colours) with that of training."
         if first
         else "Compare preprocessing with that of training; if it is the same, run a few hundred training "
         "images through the model in train mode, with a smaller momentum."
@@ -172,6 +178,13 @@ def _is_broken(part: Any) -> bool:
 
 
 def _is_default(part: Any) -> bool:
+    """Whether the statistics are as at the start, and no batch was seen that should have changed them."""
+    seen = part.num_batches_tracked
+    fresh = seen is None or int(seen) == 0
+    return fresh and bool((part.running_mean == 0).all() and (part.running_var == 1).all())
+
+
+def _never_moved(part: Any) -> bool:
     return bool((part.running_mean == 0).all() and (part.running_var == 1).all())
 
 
@@ -201,7 +214,7 @@ def train_eval(model: nn.Module, inputs: Inputs) -> list[dict[str, Any]]:
         One dict a module, in execution order of eval mode: ``name``, ``type``, ``difference`` (share of the
         largest value) and ``expected``, true for dropout, stochastic depth and batch norm.
     """
-    with kept(model, inputs), torch.no_grad():
+    with kept(model, inputs, eager=True), torch.no_grad():
         model.eval()
         torch.manual_seed(0)
         with calls(model) as done:

@@ -16,7 +16,7 @@ from dataaudit.modelcheck import batch_independence, modes
 from dataaudit.modelcheck.families import mod
 from dataaudit.modelcheck.findings import finding, place_of
 from dataaudit.modelcheck.inputs import Batch, Inputs, call, called, random_batch, tensors
-from dataaudit.modelcheck.keeping import Kept, kept
+from dataaudit.modelcheck.keeping import Kept, kept, set_deterministic
 from dataaudit.modelcheck.watching import Call, Operation, calls, operations, same
 from dataaudit.types import Finding
 
@@ -35,6 +35,7 @@ _DRAWS = (
     "poisson",
     "cauchy",
 )
+_ALIKE = 0.3
 _FILLS = ("bernoulli_", "uniform_", "normal_", "random_", "copy_", "fill_", "zero_", "exponential_", "set_")
 
 
@@ -50,8 +51,9 @@ def determinism(
         model: the model, on any device.
         inputs: what it is called with (see `dataaudit.modelcheck.inputs`), or a `Batch`; random numbers of a
             shape that it takes when left out. At least two samples, so that one can be looked at alone.
-        real: whether the inputs are real data, for which batch norm's running statistics should fit; as the
-            batch says when left out.
+        real: whether the inputs are real data, for which batch norm's running statistics should fit; when
+            left out as the batch says, or for tensors whether they are images, whose neighbouring pixels are
+            alike.
 
     Returns:
         Findings MOD001 to MOD009, what explains others first.
@@ -65,9 +67,12 @@ def determinism(
     batch = inputs if isinstance(inputs, Batch) else Batch(inputs=inputs, real=bool(real))
     if batch.inputs is None:
         batch = random_batch(model)
-    given, is_real = batch.inputs, batch.real if real is None else real
+    given = batch.inputs
+    is_real = real
+    if is_real is None:
+        is_real = batch.real or (not isinstance(inputs, Batch) and looks_like_images(given))
     found = [*modes.unregistered(model), *modes.not_in_eval(model)]
-    with kept(model, given) as state, torch.no_grad():
+    with kept(model, given, eager=True) as state, torch.no_grad():
         runner = Runner(model, given, state)
         first = runner.run(seed=0)
         found += _input_changed(runner, batch)
@@ -82,6 +87,22 @@ def determinism(
             runner.fresh()
             found += modes.running_statistics(model, given)
     return found
+
+
+def looks_like_images(inputs: Inputs) -> bool:
+    """Whether neighbouring pixels are alike, as in images and not in random numbers.
+
+    >>> looks_like_images(torch.rand(2, 3, 16, 16)), looks_like_images(torch.ones(2, 3, 16, 16).cumsum(3))
+    (False, True)
+    """
+    image = next((one for one in tensors(inputs) if one.ndim >= 3 and min(one.shape[-2:]) >= 8), None)
+    if image is None or image.is_complex():
+        return False
+    values = image.detach().double()
+    values = values - values.mean((-2, -1), keepdim=True)
+    power = values.square().mean()
+    alike = (values[..., 1:] * values[..., :-1]).mean()
+    return bool(power.isfinite() and power > 0 and alike > _ALIKE * power)
 
 
 @dataclass
@@ -142,6 +163,8 @@ def _copied(value: Any) -> Any:
         return value.detach().clone()
     if isinstance(value, dict):
         return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*map(_copied, value))
     if isinstance(value, (list, tuple)):
         return type(value)(_copied(item) for item in value)
     return value
@@ -254,7 +277,7 @@ def _unrepeatable(runner: Runner) -> Finding:
 def _repeats_when_deterministic(runner: Runner) -> bool:
     def run() -> tuple[torch.Tensor, ...]:
         runner.fresh()
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        set_deterministic(True, warn_only=True)
         return runner.run(seed=0, restore=False)
 
     return same(run(), run())
@@ -266,7 +289,7 @@ def _uninitialised(runner: Runner, first: tuple[torch.Tensor, ...]) -> list[Find
     def fill() -> None:
         runner.fresh()
         torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        set_deterministic(True, warn_only=True)
 
     fill()
     filled = runner.run(seed=0, restore=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pdb
 import warnings
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from dataaudit.modelcheck.findings import finding, place_of
 from dataaudit.modelcheck.inputs import Batch, Inputs, call, length, random_batch, tensors
 from dataaudit.modelcheck.keeping import kept
 from dataaudit.modelcheck.reporting import Table
+from dataaudit.modelcheck.watching import is_scripted
 from dataaudit.types import Finding
 
 __all__ = ["CODES", "Layer", "Trace", "stop_at_first_bad", "trace"]
@@ -153,9 +155,11 @@ def trace(model: nn.Module, inputs: Inputs | Batch | None = None, *, train: bool
     ((1, 3),)
     """
     given = _inputs(model, inputs)
+    if is_scripted(model):
+        model = _Whole(model)
     watcher = _Watcher(model, length(given))
     error = None
-    with kept(model, given), torch.no_grad(), warnings.catch_warnings():
+    with kept(model, given, eager=True), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.train(train)
         watcher.attach()
@@ -179,6 +183,17 @@ def _inputs(model: nn.Module, inputs: Inputs | Batch | None) -> Inputs:
     return random_batch(model).inputs if inputs is None else inputs
 
 
+class _Whole(nn.Module):
+    """A model that takes no hooks, as one layer."""
+
+    def __init__(self, scripted: nn.Module) -> None:
+        super().__init__()
+        self.scripted = scripted
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.scripted(*args, **kwargs)
+
+
 class _Watcher:
     """Notes each call of a module in hooks."""
 
@@ -192,7 +207,7 @@ class _Watcher:
 
     def attach(self) -> None:
         for module in self._names:
-            if isinstance(module, torch.jit.ScriptModule) and self._names[module]:
+            if is_scripted(module) or (isinstance(module, torch.jit.ScriptModule) and self._names[module]):
                 continue
             module.register_forward_pre_hook(self._before, with_kwargs=True)
             module.register_forward_hook(self._after, with_kwargs=True)
@@ -229,7 +244,7 @@ def _layer(
     mean, std, zeros, bad = _numbers(out)
     spreads = [_spread(one, n) for one in out]
     known = differ and bool(spreads) and None not in spreads
-    constant = all(one == 0 for one in spreads) if known else None
+    constant = all(one == 0 for one in spreads) or _normalises_one(module, shapes) if known else None
     return Layer(
         name=name, type=type(module).__name__, depth=depth, inputs=shapes,
         outputs=tuple(tuple(one.shape) for one in out),
@@ -239,6 +254,15 @@ def _layer(
         bad_parameters=tuple(each for each, value in own if _n_bad(value)),
         leaf=not any(True for _ in module.children()), call=times,
     )  # fmt: skip
+
+
+def _normalises_one(module: nn.Module, inputs: tuple[tuple[int, ...], ...]) -> bool:
+    """Whether a norm takes each value by itself, so that nothing but rounding is left of it."""
+    if isinstance(module, nn.LayerNorm):
+        return math.prod(module.normalized_shape) == 1
+    if isinstance(module, nn.GroupNorm) and inputs:
+        return math.prod(inputs[0][1:]) == module.num_groups
+    return False
 
 
 def _numbers(out: list[torch.Tensor]) -> tuple[float | None, float | None, float | None, float]:
@@ -285,6 +309,11 @@ def _findings(model: nn.Module, ended: Sequence[Layer], n: int) -> list[Finding]
     first = _first_bad(ended)
     if first is not None:
         return [_nonfinite(modules[first.name], first)]
+    alone = [
+        layer for layer in ended if layer.constant and _normalises_one(modules[layer.name], layer.inputs)
+    ]
+    if alone:
+        return [_norm_of_one(alone[0])]
     last = ended[-1] if ended and not ended[-1].depth else None
     if last is None or not last.constant:
         return []
@@ -320,6 +349,18 @@ def _findings(model: nn.Module, ended: Sequence[Layer], n: int) -> list[Finding]
             evidence={"type": stays[0].type, "mean": stays[0].mean},
         )
     ]
+
+
+def _norm_of_one(layer: Layer) -> Finding:
+    name = layer.name or layer.type
+    what = f"{name} ({layer.type}) puts out the same for every sample: it normalises over one value, which"
+    return finding(
+        mod.CONSTANT_OUTPUT,
+        name,
+        f"{what} leaves nothing.",
+        advice="Fewer groups, or no norm there.",
+        evidence={"type": layer.type, "input": layer.inputs[0] if layer.inputs else None},
+    )
 
 
 def _varies(ended: Sequence[Layer]) -> bool:
@@ -383,7 +424,7 @@ def stop_at_first_bad(model: nn.Module, inputs: Inputs | Batch | None = None, *,
             return forward(*args, **kwargs)
         return pdb.runcall(forward, *args, **kwargs)
 
-    with kept(model, given), torch.no_grad():
+    with kept(model, given, eager=True), torch.no_grad():
         model.train(train)
         module.forward = stopped
         call(model, given)

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dataaudit.modelcheck.findings import shown
 from dataaudit.modelcheck.inputs import tensors
 
-__all__ = ["Call", "Operation", "calls", "operations", "same", "user_line"]
+__all__ = ["Call", "Operation", "calls", "is_scripted", "operations", "same", "user_line"]
 
 _LIBRARIES = ("torch", "torchvision", "timm", "pytorch_lightning", "lightning", "numpy", "dataaudit")
 
@@ -84,7 +84,7 @@ def calls(
 
     names = {module: name for name, module in model.named_modules()}
     for module in names:
-        if isinstance(module, torch.jit.ScriptModule) and module is not model:
+        if is_scripted(module) or (isinstance(module, torch.jit.ScriptModule) and module is not model):
             continue
         handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
         handles.append(module.register_forward_hook(after, with_kwargs=True))
@@ -93,6 +93,11 @@ def calls(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def is_scripted(module: nn.Module) -> bool:
+    """Whether it is of ``torch.jit.script`` or was loaded: those take no hooks."""
+    return type(module).__name__ == "RecursiveScriptModule"
 
 
 def same(a: tuple[torch.Tensor, ...], b: tuple[torch.Tensor, ...]) -> bool:
@@ -120,18 +125,21 @@ class Operation:
         inputs: digest of the tensors that it was given.
         outputs: digest of those that it returned.
         line: ``file:line`` of the innermost code that isn't a library's, or None.
+        tensors: what it returned, where that is kept.
     """
 
     name: str
     inputs: str
     outputs: str
     line: str | None
+    tensors: tuple[torch.Tensor, ...] = ()
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __init__(self) -> None:
+    def __init__(self, keep: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.done: list[Operation] = []
+        self._keep = keep
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -139,14 +147,21 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         inputs = _digest([args, kwargs])
         out = func(*args, **(kwargs or {}))
         line = user_line()
-        self.done.append(Operation(name=str(func), inputs=inputs, outputs=_digest(out), line=line))
+        copies = tuple(one.detach().clone() for one in tensors(out)) if self._keep else ()
+        self.done.append(
+            Operation(name=str(func), inputs=inputs, outputs=_digest(out), line=line, tensors=copies)
+        )
         return out
 
 
 @contextmanager
-def operations() -> Iterator[list[Operation]]:
-    """Record every operation, with digests of what goes in and comes out."""
-    recorder = _Recorder()
+def operations(*, keep: bool = False) -> Iterator[list[Operation]]:
+    """Record every operation, with digests of what goes in and comes out.
+
+    Args:
+        keep: keep copies of what comes out.
+    """
+    recorder = _Recorder(keep)
     with recorder:
         yield recorder.done
 

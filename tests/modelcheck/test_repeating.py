@@ -6,6 +6,7 @@ import random
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -172,6 +173,102 @@ def test_statistics_that_do_not_fit_the_images_are_found_on_real_data_only() -> 
     assert [(item.code, item.item_id) for item in found] == [("MOD007", "norm")]
     assert "compare preprocessing" in found[0].message
     assert determinism(model, x * 255) == []
+
+
+def test_tensors_of_images_count_as_real_data() -> None:
+    model = Wrapped(nn.Identity())
+    x = torch.rand(8, 3, 4, 4).repeat_interleave(4, 2).repeat_interleave(4, 3)
+    for _ in range(50):
+        model(x)
+    assert determinism(model, x) == []
+    assert [item.code for item in determinism(model, x * 255)] == ["MOD007"]
+
+
+def test_statistics_that_never_moved_are_told_from_a_network_before_training() -> None:
+    x = torch.rand(8, 3, 4, 4).repeat_interleave(4, 2).repeat_interleave(4, 3) * 12
+    assert determinism(Wrapped(nn.Identity()), x) == []
+    model = Wrapped(nn.Identity())
+    model.norm.momentum = 0.0
+    for _ in range(3):
+        model(x)
+    found = determinism(model, x)
+    assert [item.code for item in found] == ["MOD007"]
+    assert "after 3 batches with a momentum of 0.0" in found[0].message
+
+
+class OverTheBatch(nn.Module):
+    """Attention that takes the samples of a batch for the tokens of a sentence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        features = x.mean(3).flatten(1)[:, :8]
+        return torch.softmax(features @ features.T, 1) @ features
+
+
+def test_the_line_that_mixes_the_samples_is_named() -> None:
+    found = determinism(OverTheBatch(), torch.rand(4, 3, 8, 8))
+    line = OverTheBatch.forward.__code__.co_firstlineno + 2
+    assert [item.code for item in found] == ["MOD005"]
+    assert found[0].evidence["source"] == f"tests/modelcheck/test_repeating.py:{line}"
+    assert "mm is the first operation that mixes the samples" in found[0].message
+
+
+class Sentences(nn.Module):
+    """Takes a packed sequence."""
+
+    def __init__(self, drop: bool) -> None:
+        super().__init__()
+        self.layer, self.drop = nn.LSTM(3, 8, batch_first=True), drop
+
+    def forward(self, packed: nn.utils.rnn.PackedSequence) -> torch.Tensor:
+        last = self.layer(packed)[1][0][-1]
+        return F.dropout(last) if self.drop else last
+
+
+def test_a_packed_sequence_is_one_input() -> None:
+    packed = nn.utils.rnn.pack_padded_sequence(torch.rand(3, 6, 3), [6, 4, 2], batch_first=True)
+    assert determinism(Sentences(drop=False), packed) == []
+    assert [item.code for item in determinism(Sentences(drop=True), packed)] == ["MOD001"]
+
+
+@pytest.mark.parametrize("wrapped", [nn.DataParallel, partial(torch.compile, backend="eager")])
+def test_a_wrapped_model_is_looked_into(wrapped: Callable[[nn.Module], nn.Module]) -> None:
+    layer = Lambda(lambda x: F.dropout(x, 0.5))
+    assert determinism(wrapped(Wrapped(nn.Identity())), torch.rand(3, 3, 8, 8)) == []
+    found = determinism(wrapped(Wrapped(layer)), torch.rand(3, 3, 8, 8))
+    line = test_a_wrapped_model_is_looked_into.__code__.co_firstlineno + 2
+    assert found[0].code == "MOD001"
+    assert found[0].evidence["source"] == f"tests/modelcheck/test_repeating.py:{line}"
+
+
+class Pixels(nn.Module):
+    """Takes bytes, and gives halves of numbers in a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3).half()
+
+    def forward(self, x: torch.Tensor) -> dict[str, object]:
+        out = self.conv(x.half() / 255).mean((2, 3))
+        return {"logits": out, "more": [out, (out * 2,)]}
+
+
+def test_bytes_halves_and_nested_outputs_are_taken() -> None:
+    x = (torch.rand(3, 3, 8, 8) * 255).to(torch.uint8)
+    assert determinism(Pixels(), x) == []
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_a_scripted_model_is_looked_at_as_a_whole() -> None:
+    class Noisy(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + torch.rand_like(x)
+
+    found = determinism(torch.jit.script(Noisy()), torch.rand(3, 4))
+    assert [item.code for item in found] == ["MOD001"]
 
 
 def test_statistics_with_nan_are_found() -> None:

@@ -119,6 +119,23 @@ def test_an_output_that_does_not_depend_on_the_sample_is_traced_to_its_layer() -
     assert "all zeros" in found[0].message
 
 
+@pytest.mark.parametrize("norm", [nn.GroupNorm(6, 6), nn.Sequential(nn.Linear(6, 1), nn.LayerNorm(1))])
+def test_a_norm_over_one_value_leaves_nothing(norm: nn.Module) -> None:
+    found = trace(nn.Sequential(nn.Linear(4, 6), norm), torch.rand(8, 4)).findings
+    assert [item.code for item in found] == ["MOD011"]
+    assert "it normalises over one value" in found[0].message
+
+
+def test_a_norm_over_several_values_is_no_finding() -> None:
+    assert trace(nn.Sequential(nn.Linear(4, 6), nn.GroupNorm(3, 6)), torch.rand(8, 4)).findings == ()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_a_scripted_model_is_one_layer() -> None:
+    found = trace(torch.jit.script(nn.Sequential(nn.Linear(4, 6), nn.ReLU())), torch.rand(8, 4))
+    assert [layer.outputs for layer in found.layers] == [((8, 6),)]
+
+
 def test_a_head_that_starts_with_zeros_is_no_finding() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
     nn.init.zeros_(model[1].weight)
