@@ -19,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rank-loader", metavar="SPEC",
                         help="your function of rank and world that makes the loader")  # fmt: skip
     parser.add_argument("--rank-seed", metavar="SPEC", help="your function of the rank that seeds it")
-    parser.add_argument("--seconds", type=float, default=60.0, metavar="S", help="at most (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=120.0, metavar="S", help="at most (%(default)s)")
     commands.data_arguments(parser, n=8)
     commands.output_arguments(parser)
 

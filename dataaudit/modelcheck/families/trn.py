@@ -207,8 +207,8 @@ UPDATE_RATIO = rule(
     "TRN024", "update_ratio", command=_GRADIENTS,
     text="""A step changes the weights by far too much or next to nothing.
 
-    Flagged: the norm of a step over the norm of the weights it changes is above 0.5 in some layer, or below
-    one in ten million in all. About one in a thousand is usual.
+    Flagged: the norm of a step over the norm of the weights it changes is above 1 in some layer (above 2 in
+    one step alone), or below one in ten million in all. About one in a thousand is usual.
 
     Change: the learning rate, by the factor that the finding names.
     """,
@@ -281,7 +281,7 @@ PROCESS_STATE = rule(
     ``no_sync``); or buffers differ that aren't batch norm's.
 
     Change: wrap the model after everything was replaced and loaded, call the wrapper and not the model inside
-    it, and keep ``broadcast_buffers=True``.
+    it, keep ``broadcast_buffers=True``, and ``dist.all_reduce`` what buffers are updated with.
     """,
 )  # fmt: skip
 PROCESS_SAMPLER = rule(
@@ -289,7 +289,9 @@ PROCESS_SAMPLER = rule(
     text="""Two processes get the same samples, or some get none.
 
     Flagged: your loader gives samples to one process that another has as well, beyond what evening out the
-    parts takes, or gives the same order in every epoch although it shuffles.
+    parts takes, or gives a process the same ones again, or the processes different numbers of batches, or the
+    same order in two epochs although its ``DistributedSampler`` shuffles. A function of the loader that takes
+    the epoch as third argument is called with 0 and 1.
 
     Change: ``DistributedSampler``, and ``sampler.set_epoch(epoch)`` at the start of each epoch.
     """,

@@ -71,6 +71,7 @@ def _searched(bench: Bench, seen: Paths, run: Run, noise: Randomness) -> Iterato
     if wide is None:
         last = weights.deepest(bench, seen, run, None)
         if last.code == "TRN001" and bench.left <= 0:
+            yield from weights.unfinished(bench, run, _suspected(bench, seen, run, noise))
             return  # what rests on all trials can't be said after some of them
         if last.code != "TRN001" or not run.losses or run.losses[-1] > 0.9 * run.losses[0]:
             yield last
@@ -99,7 +100,7 @@ def _suspected(bench: Bench, seen: Paths, run: Run, noise: Randomness) -> list[C
         found.append(Change(no_decay=True))
     if max((rate for rate, _ in seen.events.dropouts), default=0.0) > 0.6:
         found.append(Change(no_dropout=True))
-    if noise.targets:
+    if noise.any:
         found.append(Change(same_seed=True))
     if bench.bare is not None:
         found.append(Change(bare_output=True))
@@ -126,8 +127,6 @@ def _singles(bench: Bench, seen: Paths, run: Run, noise: Randomness) -> list[Cha
         options += [Change(rate=factor) for factor in factors]
     if seen.events.dropouts:
         options.append(Change(no_dropout=True))
-    if noise.any:
-        options.append(Change(same_seed=True))
     if seen.frozen:
         options.append(Change(unfreeze=True))
     if weights.decay_of(setup) > 0:

@@ -69,6 +69,11 @@ class LayerGradient:
         )
 
     @property
+    def largest(self) -> float:
+        """The largest update that counts: the first may be up to twice as large as the others'."""
+        return max(self.update, max(self.updates, default=0.0) / 2)
+
+    @property
     def update(self) -> float:
         """Median of the update ratios; 0 where there was no step."""
         return statistics.median(self.updates) if self.updates else 0.0
@@ -146,7 +151,7 @@ def gradients(
                 state.restore()
                 prepare(model)
                 # NaN after a step out of all proportion is that step's doing
-                large = [item for item in _updates(setup, layers) if item.evidence["ratio"] > 0.5]
+                large = [item for item in _updates(setup, layers) if item.evidence["ratio"] > 1]
                 found = large or list(nonfinite(setup))
             else:
                 found = [*flow(layers), *_zeros(layers), *_updates(setup, layers)]
@@ -322,15 +327,18 @@ def _updates(setup: Setup, layers: dict[int, LayerGradient]) -> Iterator[Finding
     if not rows:
         return
     rate = max((float(group.get("lr", 0)) for group in setup.optimizer.param_groups), default=0.0)
-    top = max(rows, key=lambda one: one.update)
-    if top.update > 0.5:
+    top = max(rows, key=lambda one: one.largest)
+    if top.largest > 1:
+        most = max(top.updates)
         yield finding(
             trn.UPDATE_RATIO, top.name,
-            f"A step changes {top.name} by {top.update:.2g} times its norm, at a learning rate of {rate:g}.",
-            advice=f"A learning rate {_round(top.update / 0.01):,.0f} times lower.",
-            evidence={"ratio": top.update, "rate": rate},
+            f"A step changes {top.name} by {most:.2g} times its norm, at a learning rate of {rate:g}.",
+            advice=f"A learning rate {_round(most / 0.01):,.0f} times lower.",
+            evidence={"ratio": most, "rate": rate},
         )  # fmt: skip
-    elif top.update < 1e-7:
+        return
+    top = max(rows, key=lambda one: one.update)
+    if top.update < 1e-7:
         name = top.name
         factor = f"A learning rate {_round(1e-3 / top.update):.1g} times higher." if top.update else (
             "Check that optimizer.step() is called, that it holds these weights, and that its rate isn't 0."

@@ -178,7 +178,7 @@ def _enough(run: Run, bounds: LossRange | None) -> bool:
     isn't known."""
     if not run.losses or (bounds is not None and bounds.inverted):
         return False
-    if run.falling:
+    if run.falling or (run.cut and len(run.losses) > 5 and run.losses[-1] < 0.9 * run.losses[0]):
         return True
     if run.correct is None and len(run.losses) > 1:
         return run.losses[-1] < 0.7 * run.losses[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from dataaudit.modelcheck.families import trn
 from dataaudit.modelcheck.findings import finding, place_of
+from dataaudit.modelcheck.inputs import length, tensors
 from dataaudit.modelcheck.keeping import Kept
 from dataaudit.modelcheck.training.runs import take_step
 from dataaudit.modelcheck.training.setups import Setup, scalar
@@ -34,6 +36,8 @@ class _Seen:
     given: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     returned: list[float] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    parts: int = 1
     call: int = 0
 
     @property
@@ -49,7 +53,8 @@ class Randomness:
 
     Attributes:
         any: whether the loss differs.
-        targets: whether the loss function is given other targets.
+        targets: whether the loss function is given other targets, or the model the same inputs in another
+            order.
         line: where it is called.
     """
 
@@ -59,7 +64,7 @@ class Randomness:
 
 
 class _Targets(TorchFunctionMode):
-    """Digests of the targets that loss functions are given."""
+    """The targets that loss functions are given."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,6 +85,7 @@ class _Targets(TorchFunctionMode):
 def randomness(setup: Setup, state: Kept) -> Randomness:
     """Take the step with two seeds and the learning rate at 0; within `kept`, and put back after."""
     losses, targets, line = [], [], None
+    orders: list[list[float]] = []
     for seed in (1, 2):
         state.restore()
         prepare(setup.model)
@@ -87,6 +93,8 @@ def randomness(setup: Setup, state: Kept) -> Randomness:
             group["lr"] = 0.0
         torch.manual_seed(seed)
         watch = _Targets()
+        order: list[float] = []
+        setup.model.register_forward_pre_hook(partial(_note_order, order))
         try:
             with without_dropout(), watch:
                 value = take_step(setup)
@@ -94,14 +102,24 @@ def randomness(setup: Setup, state: Kept) -> Randomness:
             return Randomness()
         losses.append(value)
         targets.append(watch.seen)
+        orders.append(order)
         line = line or watch.line
     state.restore()
     prepare(setup.model)
     if losses[0] is None or losses[1] is None or losses[0] == losses[1]:
         return Randomness()
+    moved = targets[0] == targets[1] and orders[0] != orders[1] and sorted(orders[0]) == sorted(orders[1])
     return Randomness(
-        any=abs(losses[0] - losses[1]) > 1e-3 * abs(losses[0]), targets=targets[0] != targets[1], line=line
-    )
+        any=abs(losses[0] - losses[1]) > 1e-3 * abs(losses[0]), line=line,
+        targets=moved or targets[0] != targets[1],
+    )  # fmt: skip
+
+
+def _note_order(order: list[float], _module: Any, args: Any) -> None:
+    """What tells the samples of the first input apart, in their order."""
+    one = next(tensors(args), None)
+    if one is not None and one.ndim and not order:
+        order += one.detach().double().flatten(1).sum(1).tolist() if one.ndim > 1 else one.tolist()
 
 
 class _Losses(TorchFunctionMode):
@@ -164,6 +182,7 @@ def _watched(setup: Setup, state: Kept) -> _Seen:
 
     setup.optimizer.register_step_pre_hook(before)
     assert setup.train_step is not None
+    handle = setup.model.register_forward_pre_hook(lambda _, args: seen.lengths.append(length(args)))
     clipped = _Clips(parameters, seen)
     with without_dropout(), _Losses(seen), clipped:
         for at in range(CALLS):
@@ -172,6 +191,9 @@ def _watched(setup: Setup, state: Kept) -> _Seen:
             told = scalar(setup.train_step(setup.model, setup.optimizer, (setup.inputs, setup.targets)))
             if told is not None:
                 seen.returned.append(float(told.detach()))
+            if at == 0:
+                handle.remove()
+                seen.parts = _parts(seen, length(setup.inputs))
             if touched[0] and len(seen.arrived) < at + 1:
                 seen.arrived.append(_norm(parameters))
             if len(seen.stepped) >= 4 and at >= 3:
@@ -179,6 +201,12 @@ def _watched(setup: Setup, state: Kept) -> _Seen:
     state.restore()
     prepare(setup.model)
     return seen
+
+
+def _parts(seen: _Seen, total: int) -> int:
+    """Into how many parts, each with a backward pass, the first call of the step deals the batch."""
+    n = len(seen.lengths)
+    return n if n > 1 and n == len(seen.given) and sum(seen.lengths) == total else 1
 
 
 class _Clips(TorchFunctionMode):
@@ -221,14 +249,19 @@ def _wrong(seen: _Seen) -> tuple[str, str]:
             "The first optimizer.step() comes before backward(): it uses the gradient of the batch before.",
             order,
         )
+    share = seen.scale
     every = seen.stepped[1][0] - seen.stepped[0][0] if len(seen.stepped) > 1 else seen.stepped[0][0]
     if len(norms) > 2 and norms[1] > 1.5 * norms[0] and norms[2] > 1.25 * norms[1]:
         return (
             "Gradients add up from step to step: on the same batch their norm is "
             f"{norms[0]:.3g}, {norms[1]:.3g}, {norms[2]:.3g}. zero_grad() isn't called.", order,
         )  # fmt: skip
+    if seen.parts > 1 and seen.losses and abs(share - 1) < 1e-3:
+        return (
+            f"The gradients of {seen.parts} parts of the batch are added up and not divided by {seen.parts}: "
+            f"the step is {seen.parts} times that of their mean.", f"(loss / {seen.parts}).backward().",
+        )  # fmt: skip
     first = seen.arrived[0]
-    share = seen.scale
     if every > 1 and norms[0] > 0.75 * every * first and abs(share - 1) < 1e-3:
         return (
                 f"The gradients of {every} batches are added up and not divided by {every}: the step is "

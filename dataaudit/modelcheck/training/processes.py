@@ -60,7 +60,7 @@ def processes(
     wrap: str | None = None,
     loader: str | None = None,
     seed: str | None = None,
-    seconds: float = 60.0,
+    seconds: float = 120.0,
 ) -> Processes:
     """Give a batch to one process, and its parts to several that train together, and compare.
 

@@ -21,7 +21,7 @@ STEPS = 120
 """Steps of a run at first; up to eight times as many while the loss still falls."""
 
 
-PATIENCE = 40
+PATIENCE = 80
 """Steps after which a trial ends when the loss has hardly moved."""
 
 
@@ -36,6 +36,7 @@ class Run:
         falling: whether the loss still fell steadily when the run ended.
         seconds: how long it took.
         reason: the error that ended it, or empty.
+        cut: whether time was up before its last step.
         rates: largest learning rate before the first step and after the last.
         moved: how far a sample of the weights went, as a share of their size.
     """
@@ -46,6 +47,7 @@ class Run:
     falling: bool = False
     seconds: float = 0.0
     reason: str = ""
+    cut: bool = False
     rates: tuple[float, float] = (0.0, 0.0)
     moved: float = 0.0
 
@@ -89,17 +91,20 @@ def train(
         fixed_rate: whether the learning rates stay as they are at the start.
     """
     progress, limit, start = _Progress(), steps, time.perf_counter()
-    groups, reason = setup.optimizer.param_groups, ""
+    groups, reason, top, cut = setup.optimizer.param_groups, "", _largest_rate(setup), False
     first_rates, weights = [group.get("lr", 0.0) for group in groups], _sample(setup)
     with last_output(setup.model) as output, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         at = 0
-        while at < limit and time.perf_counter() - start < seconds:
+        while at < limit:
+            cut = time.perf_counter() - start > seconds
+            if cut:
+                break
             if same_seed is not None:
                 torch.manual_seed(same_seed)
             try:
                 value = take_step(setup)
-            except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            except Exception as error:  # the first steps ran: it is the change that this step can't do with
                 reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
                 break
             if fixed_rate:
@@ -109,14 +114,16 @@ def train(
             at += 1
             if progress.learned() or (progress.losses and not math.isfinite(progress.losses[-1])):
                 break
-            if patience is not None and at == patience and _still(progress.losses):
+            if at == patience and _still(progress.losses, least=0.01):
+                break
+            if at == PATIENCE and _largest_rate(setup) <= top and _still(progress.losses, least=1e-3):
                 break
             if at == limit and limit < 8 * steps and _falling(progress.losses, least=0.01):
                 limit *= 2
     return Run(
         losses=tuple(progress.losses), correct=progress.correct, learned=progress.learned(),
-        falling=_falling(progress.losses), seconds=time.perf_counter() - start, reason=reason,
-        rates=(max(map(float, first_rates), default=0.0), _largest_rate(setup)),
+        falling=_falling(progress.losses), seconds=time.perf_counter() - start, reason=reason, cut=cut,
+        rates=(top, _largest_rate(setup)),
         moved=_moved(weights, _sample(setup)),
     )  # fmt: skip
 
@@ -140,12 +147,12 @@ def _moved(before: list[torch.Tensor], after: list[torch.Tensor]) -> float:
     return math.sqrt(gap / size) if size > 0 else math.sqrt(gap)
 
 
-def _still(losses: list[float]) -> bool:
-    """Whether the loss has hardly fallen since the first steps."""
+def _still(losses: list[float], *, least: float) -> bool:
+    """Whether the loss has hardly fallen since the first steps: by less than a share of its value."""
     if len(losses) < 10 or not all(map(math.isfinite, losses)):
         return False
     early, late = sum(losses[:3]) / 3, sum(losses[-5:]) / 5
-    return late > early - 0.02 * max(abs(early), 1e-12)
+    return late > early - least * max(abs(early), 1e-12)
 
 
 def take_step(setup: Setup) -> float | None:
@@ -206,6 +213,8 @@ def is_learned(
     if bounds is not None and not bounds.telling:
         bounds = None
     last = losses[-1] if losses else None
+    if last is not None and len(losses) > 1 and bounds is not None and bounds.reached(last, 0.02):
+        return True  # with a hinge, predictions beyond the targets are as good
     if correct is not None and correct >= 1.0:
         if last is None:
             return True

@@ -145,7 +145,12 @@ def make_optimizer(optimizer: Optimizer | MakeOptimizer | None, model: nn.Module
 
 
 def scalar(value: Any) -> torch.Tensor | None:
-    """A loss as one number: the sum of a mapping's parts, the mean of an array; None where there is none."""
+    """A loss as one number: the sum of a mapping's parts, the mean of an array; None where there is none.
+
+    A Python number, as ``loss.item()`` is, has no gradient.
+    """
+    if isinstance(value, float):
+        return torch.tensor(value)
     if isinstance(value, Mapping):
         if isinstance(value.get("loss"), torch.Tensor):
             return scalar(value["loss"])

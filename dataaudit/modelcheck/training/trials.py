@@ -124,8 +124,9 @@ class Bench:
                 dict(setup.model.named_modules())[self.bare].__dict__["forward"] = lambda given: given
             if change.no_dropout:
                 stack.enter_context(without_dropout())
+            share = 4 if self.tried else 2
             done = train(
-                setup, steps=self.steps, seconds=max(min(self.left, self.seconds / 4), 0.5),
+                setup, steps=self.steps, seconds=max(min(self.left, self.seconds / share), 0.5),
                 bounds=self.bounds, patience=PATIENCE if self.tried else None, fixed_rate=change.fixed_rate,
                 same_seed=self.seed if change.same_seed else None,
             )  # fmt: skip
@@ -165,11 +166,12 @@ def _changed(setup: Setup, change: Change) -> Setup:
         asking = [one for one in model.parameters() if one.requires_grad]
         if isinstance(setup.loss, nn.Module):
             asking += list(setup.loss.parameters())
-        setup = replace(
-            setup,
-            optimizer=torch.optim.AdamW(asking, lr=change.fresh_optimizer, weight_decay=0.0),
-            scaler=None,
+        fresh = torch.optim.AdamW(asking, lr=change.fresh_optimizer, weight_decay=0.0)
+        # What a step of the user's may look for on their optimizer, such as a scheduler
+        fresh.__dict__.update(
+            {name: one for name, one in vars(optimizer).items() if not hasattr(fresh, name)}
         )
+        setup = replace(setup, optimizer=fresh, scaler=None)
     elif change.complete_optimizer or change.unfreeze:
         held = {id(one) for group in optimizer.param_groups for one in group["params"]}
         lacking = [one for one in model.parameters() if one.requires_grad and id(one) not in held]

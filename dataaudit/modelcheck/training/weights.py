@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from dataaudit.modelcheck.training.events import Activation
 from dataaudit.modelcheck.training.own_steps import Randomness
 from dataaudit.modelcheck.training.paths import Paths, shorter
 from dataaudit.modelcheck.training.runs import Run
-from dataaudit.modelcheck.training.setups import Setup
+from dataaudit.modelcheck.training.setups import RATES, Setup
 from dataaudit.modelcheck.training.trials import Bench, Change, frozen_norms, prepare, rate_of
 from dataaudit.registry import Rule
 from dataaudit.types import Finding
@@ -92,15 +93,33 @@ def said(bench: Bench, run: Run, helps: Change | None, seen: Paths, noise: Rando
     return _regularised(bench, run, helps, seen, noise)
 
 
+def unfinished(bench: Bench, run: Run, suspected: Sequence[Change]) -> Iterator[Finding]:
+    """What speaks for itself where time was up before anything that was tried could help."""
+    setup, rate = bench.setup, rate_of(bench.setup)
+    kind = type(setup.optimizer).__name__
+    if not run.losses or run.losses[-1] < 0.98 * run.losses[0] or not any(one.rate != 1 for one in suspected):
+        return
+    usual = RATES.get(kind, 1e-3)
+    yield finding(
+        trn.LEARNING_RATE, f"{kind} lr={rate:g}",
+        f"{_failed(run)} with {kind} at {rate:g}, where {usual:g} is usual; time was up before another rate "
+        "was tried.",
+        advice=f"Set lr={usual:g}, or give it more time (--seconds).", score=0.2,
+        evidence={**_evidence(bench, run), "rate": rate, "learns_at": usual},
+    )  # fmt: skip
+
+
 def _rate(bench: Bench, run: Run, helps: Change) -> Finding:
     """TRN004: another learning rate helps."""
     setup, failed, evidence = bench.setup, _failed(run), _evidence(bench, run)
     kind, rate = type(setup.optimizer).__name__, rate_of(setup)
-    if helps.fixed_rate:
+    lowered = run.rates[1] < 1e-3 * run.rates[0]
+    if helps.fixed_rate or (helps.fresh_optimizer is not None and lowered):
+        with_what = "when it stays" if helps.fixed_rate else f"with {helps}, which no scheduler touches"
         return finding(
             trn.LEARNING_RATE, f"{kind} lr={run.rates[0]:g}",
             f"{failed} while a scheduler takes the learning rate from {run.rates[0]:g} to "
-            f"{run.rates[1]:.3g}, and is learned when it stays.",
+            f"{run.rates[1]:.3g}, and is learned {with_what}.",
             advice="Look at the scheduler: whether it is called once an epoch or once a step, its factor and "
             "its number of steps.", evidence={**evidence, "rates": run.rates},
         )  # fmt: skip
@@ -136,8 +155,8 @@ def _regularised(bench: Bench, run: Run, helps: Change, seen: Paths, noise: Rand
     if helps.same_seed and noise.targets:
         return finding(
             trn.CONTRADICTING_LABELS, "targets",
-            f"{failed}: from step to step the loss is given other targets for the same inputs. With the same "
-            "random numbers in every step it is learned.",
+            f"{failed}: from step to step inputs and targets are paired anew at random. With the same random "
+            "numbers in every step it is learned.",
             advice="Shuffle inputs and targets together, before the model is called.", source=noise.line,
             evidence=evidence,
         )  # fmt: skip
