@@ -195,6 +195,37 @@ def test_frames_of_one_scene_are_no_proof(reference: Side, tmp_path: Path) -> No
     assert found(checked) == set()
 
 
+def test_cameras_that_hang_still_show_the_night(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0)
+
+    def again(image: Image.Image, light: float = 1.0) -> Image.Image:
+        values = np.asarray(image) * light + noise.normal(0, 2, (32, 32, 3))
+        return Image.fromarray(values.clip(0, 255).astype(np.uint8))
+
+    before, same, after = (
+        side_of(write(tmp_path / name, range(20), change))
+        for name, change in (("before", again), ("same", again), ("after", lambda image: again(image, 0.85)))
+    )
+    checked = compared(before, after, n_permutations=999)
+    assert checked.both.n_shared >= 15
+    assert ("DRF001", "light") in found(checked)
+    assert found(compared(before, same, n_permutations=999)) == set()
+
+
+def test_black_images_count_each(reference: Side, tmp_path: Path) -> None:
+    black = lambda image: Image.new("RGB", image.size)  # noqa: E731
+    production = side_of(write(tmp_path / "production", range(150, 300), black, share=0.3))
+    assert "DRF001" in {code for code, _ in found(compared(reference, production))}
+
+
+def test_a_property_that_tells_the_sides_apart_comes_before_the_embeddings(
+    reference: Side, tmp_path: Path
+) -> None:
+    production = side_of(write(tmp_path / "production", range(150, 300), darker))
+    codes = [rule.code for rule, _ in compared(reference, production).drifted]
+    assert codes.index("DRF001") < codes.index("DRF002")
+
+
 def test_images_taken_together_are_dealt_out_together(reference: Side, tmp_path: Path) -> None:
     production = side_of(write(tmp_path / "production", range(150, 300), darker))
     checked = compared(reference, production, groups=r"^[^/]+")

@@ -39,11 +39,29 @@ def test_images_of_one_block_move_together_and_count_as_one() -> None:
     assert dealt.weights.tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 1, 1])
 
 
-def test_a_picture_of_both_sides_stays_where_it_is() -> None:
+def test_the_two_of_a_pair_change_places_and_count_as_one() -> None:
     dealt = design(np.array([False, True, False, True]), np.array([0, 0, 1, 2]), n_permutations=30)
-    assert (dealt.labelings[0] == 0).all()
-    assert (dealt.labelings[1] == 1).all()
+    assert (dealt.labelings[0] + dealt.labelings[1] == 1).all()
+    assert 5 < dealt.labelings[0].sum() < 25
     assert dealt.weights.tolist() == [0.5, 0.5, 1, 1]
+
+
+def test_what_is_fixed_and_larger_blocks_of_both_sides_stay_where_they_are() -> None:
+    sides = np.array([False, True, False, True, True, False, True])
+    fixed = np.array([True, True, False, False, False, False, False])
+    dealt = design(sides, np.array([0, 0, 1, 1, 1, 2, 3]), fixed=fixed, n_permutations=30)
+    assert (dealt.labelings[:5] == dealt.labelings[:5, :1]).all()
+    assert (dealt.labelings[5] != dealt.labelings[5, :1]).any()
+
+
+def test_pairs_that_differ_in_the_same_way_are_drift_and_others_are_not() -> None:
+    rng = np.random.default_rng(0)
+    sides, blocks = np.tile([False, True], 12), np.repeat(np.arange(12), 2)
+    dealt = design(sides, blocks, n_permutations=999)
+    values = np.repeat(rng.normal(size=12), 2)[:, None] + 0.1 * rng.normal(size=(24, 1))
+    assert p_values(np.concatenate(distances(values, dealt)))[0] > 0.05
+    values[sides] += 0.5
+    assert p_values(np.concatenate(distances(values, dealt)))[0] < 0.01
 
 
 def test_a_block_for_each_image_is_needed() -> None:

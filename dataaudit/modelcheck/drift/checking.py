@@ -29,6 +29,7 @@ __all__ = ["Checked", "compare", "drift", "report_of"]
 
 LEVEL = 0.05
 N_PERMUTATIONS = 999
+_NEARLY = 0.75
 COMPARISONS: Mapping[Rule, Callable[[Pairing], Compared]] = {
     drf.PROPERTY_DRIFT: comparisons.properties,
     drf.EMBEDDING_DRIFT: comparisons.embeddings,
@@ -66,9 +67,16 @@ class Checked:
 
     @property
     def drifted(self) -> tuple[tuple[Rule, Candidate], ...]:
-        """What differs by more than chance, the surest and largest first."""
+        """What differs by more than chance, the surest and largest first.
+
+        A property that tells the sides apart nearly as well as all features together comes before these.
+        """
         found = [(result.rule, candidate) for result in self.results for candidate in self._surely(result)]
-        return tuple(sorted(found, key=lambda each: (each[1].p_value, -each[1].effect)))
+        return tuple(sorted(found, key=lambda each: (each[1].p_value, -_weight(*each))))
+
+
+def _weight(rule: Rule, candidate: Candidate) -> float:
+    return candidate.effect / (_NEARLY if rule is drf.PROPERTY_DRIFT else 1.0)
 
 
 def drift(

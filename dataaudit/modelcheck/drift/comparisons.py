@@ -20,6 +20,7 @@ from dataaudit.modelcheck.drift.statistics import (
     Design,
     classifier_scores,
     classifier_test,
+    design,
     distances,
     frequencies,
     p_values,
@@ -159,7 +160,7 @@ def outliers(both: Pairing) -> Compared:
     known = np.flatnonzero(fitted)[:_MOST_FITTED]
     scores = _distances(both.components, both.components[known])
     rest = calibrated | side
-    smaller = _redealt(both.dealt, rest)
+    smaller = _redealt(both, rest)
     together, _ = p_values(np.concatenate(distances(scores[rest, None], smaller, tail_from=_TAIL)))
     limit = float(np.quantile(scores[calibrated], 0.95, method="higher"))
     beyond = side & (scores > limit)
@@ -250,7 +251,7 @@ def accuracy(both: Pairing) -> Compared:
         right.append(pd.Series(np.where(known, side.labels == said["name"], np.nan), index=said.index))
     values = both.of_both(*right).astype(np.float64)
     fine = ~np.isnan(values)
-    dealt = _redealt(both.dealt, fine)
+    dealt = _redealt(both, fine)
     if not dealt.production.any() or dealt.production.all():
         raise Unavailable("one side has no image with a label and a prediction")
     outcome = np.stack([values[fine] == 1, values[fine] == 0], axis=1).astype(np.float32)
@@ -451,12 +452,13 @@ def _distances(points: Floats, known: Floats) -> Floats:
     return found
 
 
-def _redealt(dealt: Design, kept: np.ndarray[Any, np.dtype[np.bool_]]) -> Design:
+def _redealt(both: Pairing, kept: np.ndarray[Any, np.dtype[np.bool_]]) -> Design:
     """The images kept, dealt out anew among themselves."""
-    from dataaudit.modelcheck.drift.statistics import design
-
+    dealt = both.dealt
     n = dealt.labelings.shape[1] - 1
-    return design(dealt.production[kept], dealt.blocks[kept], n_permutations=n, seed=1)
+    return design(
+        dealt.production[kept], dealt.blocks[kept], fixed=both.same_file[kept], n_permutations=n, seed=1
+    )
 
 
 def _aligned(first: pd.DataFrame, second: pd.DataFrame) -> tuple[Floats, Floats]:

@@ -25,6 +25,8 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
 _COMPONENTS = 128
+_FLAT = 8
+"""Grey levels between the darkest and the brightest part of an image without content."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,7 @@ class Pairing:
         dealt: which are of production, and how they could have been dealt out.
         components: (n, r) float32 principal components of the embeddings of both sides; (n, 0) without any.
         groups: (n,) images that show the same picture.
+        same_file: (n,) whether the other side has the same file.
         all_components: components of every image of both sides, the reference's first.
         all_pictures: number of the picture of every image of both sides.
         n_shared: images of production that show the same picture as one of the reference.
@@ -51,6 +54,7 @@ class Pairing:
     dealt: Design
     components: Floats
     groups: Ints
+    same_file: Bools
     all_components: Floats
     all_pictures: Ints
     n_shared: int
@@ -126,9 +130,11 @@ def pair(
 ) -> Pairing:
     """Put two sides together.
 
-    Images that show the same picture, such as frames of one video, count once. A picture that both sides have
-    can't say what differs between them: it stays on both sides in every permutation. Where the reference has
-    no picture of its own, what is new in production is compared with all of the reference.
+    Images that show the same picture, such as frames of one video, count once. Of a picture that both sides
+    have, as a camera that hangs still gives it, the two change places; where they are the same file, it can't
+    say what differs, and stays on both sides in every permutation. Where the reference has no picture of its
+    own, what is new in production is compared with all of the reference. An image without content, such as a
+    black one, shows no picture: each counts.
 
     Args:
         reference: what the model was trained on.
@@ -152,21 +158,27 @@ def pair(
     digests = np.concatenate([each.images["digest"] for each in (reference, production)]).astype(str)
     components, pictures = _pictures(reference, production)
     pictures = _numbered(pictures, digests)
+    empty = np.ptp(np.concatenate([reference.thumbnails, production.thumbnails]), axis=1) <= _FLAT
+    pictures = np.where(empty, n + np.arange(n), pictures)
     shared = _shared(pictures, side)
     rows = _one_a_side(pictures, side, digests)
     own_of_reference = ~side[rows] & ~shared[rows]
     n_different, n_shared = len(rows), int((shared & side).sum())
-    if shared.any() and not own_of_reference.any():
+    twice = _shared(np.unique(digests, return_inverse=True)[1], side) & ~empty
+    # A picture that both sides have as another file can change places; the same file can't
+    if shared.any() and not own_of_reference.any() and bool(twice[shared].all()):
         rows = rows[~(side[rows] & shared[rows])]
         shared = np.zeros_like(shared)
     blocks = pictures[rows] if groups is None else _named(groups, reference, production)[rows]
     blocks = np.where(shared[rows], pictures[rows], blocks + n)
     blocks = pd.factorize(blocks)[0].astype(np.int64)
+    same_file = (twice & shared)[rows]
     return Pairing(
         reference=reference,
         production=production,
         rows=rows,
-        dealt=design(side[rows], blocks, n_permutations=n_permutations, seed=seed),
+        dealt=design(side[rows], blocks, fixed=same_file, n_permutations=n_permutations, seed=seed),
+        same_file=same_file,
         components=components[rows],
         groups=pictures[rows],
         all_components=components,

@@ -61,15 +61,22 @@ class Design:
 
 
 def design(
-    production: Bools, blocks: Ints | None = None, *, n_permutations: int = 999, seed: int = 0
+    production: Bools,
+    blocks: Ints | None = None,
+    *,
+    fixed: Bools | None = None,
+    n_permutations: int = 999,
+    seed: int = 0,
 ) -> Design:
     """Deal blocks of images out to two sides at random, as many to each as there are.
 
-    A block with images of both sides can't say what differs between them: its images stay where they are.
+    Two images of one block, one of each side, change places or don't: what differs between them in the same
+    way in all such pairs is drift. A larger block with images of both sides stays as it is.
 
     Args:
         production: (n,) True for an image of production, False for one of the reference.
         blocks: (n,) number of the block of each image; each image is its own by default.
+        fixed: (n,) True for images that stay where they are.
         n_permutations: how often; the smallest p-value is 1 / (n_permutations + 1).
         seed: of the random numbers.
 
@@ -83,14 +90,22 @@ def design(
         raise InputError(f"There are {len(given)} blocks for {n} images; expected one an image.")
     _, block, size = np.unique(given, return_inverse=True, return_counts=True)
     n_production = np.bincount(block, weights=production, minlength=len(size))
-    pure = np.flatnonzero((n_production == 0) | (n_production == size))
+    stays = np.zeros(len(size), dtype=bool)
+    if fixed is not None:
+        stays[block[fixed]] = True
+    pure = np.flatnonzero(~stays & ((n_production == 0) | (n_production == size)))
     side = n_production[pure] > 0
     labelings = np.repeat(production.astype(np.float32)[:, None], n_permutations + 1, axis=1)
     rng = np.random.default_rng(seed)
     movable = np.isin(block, pure)
     position = np.searchsorted(pure, block[movable])
+    pairs = np.flatnonzero(~stays & (size == 2) & (n_production == 1))
+    paired = np.isin(block, pairs)
+    place = np.searchsorted(pairs, block[paired])
     for column in range(1, n_permutations + 1):
         labelings[movable, column] = rng.permutation(side)[position]
+        if len(pairs):
+            labelings[paired, column] = production[paired] ^ (rng.random(len(pairs)) < 0.5)[place]
     # In a mixed block each side's images share what the block counts
     mixed = (n_production[block] > 0) & (n_production[block] < size[block])
     shared = np.where(production, n_production[block], size[block] - n_production[block])
@@ -195,12 +210,15 @@ def classifier_test(scores: Floats, dealt: Design) -> Floats:
     n_blocks = int(dealt.blocks.max(initial=-1)) + 1
     if n_blocks == len(dealt.blocks):
         return area_under_curve(scores, dealt.labelings)
-    size = np.bincount(dealt.blocks, minlength=n_blocks)[:, None]
-    rows = np.arange(len(dealt.blocks))
-    joined = csr_matrix((np.ones(len(rows), dtype=np.float32), (dealt.blocks, rows)))
-    by_block, side = joined @ scores, joined @ dealt.labelings
-    pure = (side[:, 0] == 0) | (side[:, 0] == size[:, 0])
-    return area_under_curve((by_block / size)[pure], (side / size)[pure])
+    # Of a block with images of both sides each side counts once
+    of_side = 2 * dealt.blocks + dealt.production
+    there = np.bincount(of_side, minlength=2 * n_blocks).reshape(-1, 2) > 0
+    both = (there[:, 0] & there[:, 1])[dealt.blocks]
+    _, unit = np.unique(np.where(both, of_side, 2 * dealt.blocks), return_inverse=True)
+    size = np.bincount(unit)[:, None]
+    rows = np.arange(len(unit))
+    joined = csr_matrix((np.ones(len(rows), dtype=np.float32), (unit, rows)))
+    return area_under_curve((joined @ scores) / size, (joined @ dealt.labelings) / size)
 
 
 def area_under_curve(scores: Floats, labels: Floats) -> Floats:
