@@ -25,6 +25,7 @@ from dataaudit.modelcheck.deployment.differences import (
 )
 from dataaudit.modelcheck.deployment.runtimes import Deployed, open_deployed, parameter_bytes, precision_of
 from dataaudit.modelcheck.deployment.values import Departure
+from dataaudit.modelcheck.deployment.weights import weights_elsewhere
 from dataaudit.modelcheck.families import dep
 from dataaudit.modelcheck.findings import finding
 from dataaudit.modelcheck.inputs import Batch, Inputs, call, random_batch, tensors
@@ -291,6 +292,10 @@ class _Check:
         if len(before) != len(after) or any(a.shape != b.shape for a, b in zip(before, after, strict=True)):
             self.found.append(_other_form(before, after))
             return None
+        other = None if bad else weights_elsewhere(self.model, self.deployed)
+        if other is not None:
+            self.found.insert(0, other(figures[0], figures[1]))
+            return None
         self.fresh()
         departure = first_departure(self.model, self.deployed, inputs, fitted, limit=limit)
         rule: Rule = dep.NONFINITE_OUTPUT if bad else dep.OUTPUT_DIFFERENCE
@@ -320,8 +325,9 @@ class _Check:
 
     def _result(self, n: int, **figures: Any) -> Parity:
         path = self.deployed.size
+        found = sorted(self.found, key=lambda item: item.score)
         return Parity(
-            deployed=self.deployed, findings=tuple(self.found), n=n, notes=tuple(self.notes),
+            deployed=self.deployed, findings=tuple(found), n=n, notes=tuple(self.notes),
             sizes=(parameter_bytes(self.model), path), **figures,
         )  # fmt: skip
 

@@ -23,6 +23,7 @@ __all__ = ["first_departure"]
 
 SAMPLES = 2
 DEPTH = 10
+_ALIKE = 2e-6
 
 
 def first_departure(
@@ -47,7 +48,9 @@ def first_departure(
     overflow = _nonfinite(here, there)
     if overflow is not None:
         return overflow
-    return _depart(here, there, limit)
+    # The same kernels in the same type agree to the last digits: what is less than the limit shows too
+    alike = deployed.module is not None and limit > _ALIKE
+    return (_depart(here, there, _ALIKE) if alike else None) or _depart(here, there, limit)
 
 
 def _deployed_values(deployed: Deployed, inputs: Sequence[torch.Tensor]) -> Values | None:
@@ -136,6 +139,7 @@ def _depart(here: Values, there: Values, limit: float) -> Departure | None:
         if _is_float(value):
             same[name] = index.find(value)
     covered = {name: bool(names) for name, names in same.items()}
+    moving = _moving(here)
     readers: dict[str, list[bool]] = {}
     for step in reversed(here.steps):
         outputs = [name for name in step.outputs if name in covered]
@@ -147,13 +151,22 @@ def _depart(here: Values, there: Values, limit: float) -> Departure | None:
                 readers.setdefault(name, []).append(any(covered[one] for one in outputs))
     for step in here.steps:
         outputs = [name for name in step.outputs if name in covered]
-        inputs = [name for name in step.inputs if name in covered]
+        inputs = [name for name in step.inputs if name in covered and name in moving]
         if not outputs or any(covered[name] for name in outputs) or not inputs:
             continue
         if not all(covered[name] for name in inputs):
             continue
         return _at(here, there, step, [one for name in inputs for one in same[name]])
     return None
+
+
+def _moving(here: Values) -> set[str]:
+    """Names of the values that depend on the input, and not on weights alone."""
+    found = {name for name in here.values if name.startswith("input")}
+    for step in here.steps:
+        if any(name in found for name in step.inputs):
+            found |= set(step.outputs)
+    return found
 
 
 def _at(here: Values, there: Values, step: Step, read: Sequence[str]) -> Departure:

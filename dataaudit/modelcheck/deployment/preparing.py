@@ -318,7 +318,7 @@ def _scaling(mine: Recipe, theirs: Recipe, reverse: bool) -> _Change | None:
     backwards = dataclasses.replace(theirs, slope=theirs.slope[::-1], shift=theirs.shift[::-1])
     if not reverse and _scaled_alike(mine, backwards):
         said += " The figures are the same in the reverse order."
-    ranges = ["mean" not in recipe.scaling for recipe in (mine, theirs)]
+    ranges = [recipe.is_range for recipe in (mine, theirs)]
     a, b = np.array(mine.slope), np.array(theirs.slope[: len(mine.slope)])
     ratio = a / b if len(a) == len(b) else np.ones(1)
     shift = np.array(mine.shift) - np.array(theirs.shift) * ratio if len(a) == len(b) else np.ones(1)

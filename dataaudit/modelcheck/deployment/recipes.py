@@ -29,6 +29,7 @@ METHODS = {
 }  # fmt: skip
 CLOSE = 0.4
 """Levels by which a recipe may fit worse and still be the same: rounding, another decoder."""
+_SIDES = 64
 KNOWN = 4.0
 """Levels of 255 (root mean square) up to which a recipe is the one that was followed."""
 
@@ -87,11 +88,19 @@ class Recipe:
         return self.left <= KNOWN
 
     @property
+    def is_range(self) -> bool:
+        """Whether all channels are scaled alike."""
+        return bool(np.ptp(self.slope) <= 0.01 * abs(self.slope[0]) and np.ptp(self.shift) <= 0.02)
+
+    @property
     def scaling(self) -> str:
         """``mean (0.485, 0.456, 0.406), deviation (0.229, 0.224, 0.225) of 0 to 1``, or a range."""
-        if np.ptp(self.slope) <= 0.01 * abs(self.slope[0]) and np.ptp(self.shift) <= 0.02:
+        if self.is_range:
             low, high = self.shift[0], self.shift[0] + 255 * self.slope[0]
-            return f"{low + 0.0:.3g} to {high:.3g}" if abs(low) > 0.01 else f"0 to {high:.3g}"
+            if abs(low) <= 0.01:
+                return f"0 to {high:.3g}"
+            span = high - low
+            return f"{low:.3g} to {high:.3g} (mean {-low / span:.3g}, deviation {1 / span:.3g} of 0 to 1)"
         mean = ", ".join(f"{-b / a / 255:.3f}" for a, b in zip(self.slope, self.shift, strict=True))
         deviation = ", ".join(f"{1 / a / 255:.3f}" for a in self.slope)
         return f"mean ({mean}), deviation ({deviation}) of 0 to 1"
@@ -211,6 +220,8 @@ def identify(
                 known = trials.get((upright, region))
                 if known is None or recipe.left < known.left - CLOSE / 4:
                     trials[upright, region] = recipe
+    if min((one.left for one in trials.values()), default=math.inf) > KNOWN:
+        trials |= _other_sides(images[:few], outputs[:few], turned=turned)
     best = sorted(trials.items(), key=lambda pair: pair[1].left)[:4]
     places = [place for place, _ in best]
     if like is not None and (like.upright, like.region) not in places:
@@ -230,6 +241,37 @@ def identify(
     if like is None:
         return min(near, key=lambda one: one.left)
     return min(near, key=lambda one: (_apart(one, like), one.left))
+
+
+def _other_sides(
+    images: Sequence[Image.Image], outputs: Sequence[Array], *, turned: bool
+) -> dict[tuple[bool, Region], Recipe]:
+    """The best sides of a resize before the centre crop, when it is none of the usual ones."""
+    _, height, width = outputs[0].shape
+    short = min(height, width)
+    step = max(1, round(short / _SIDES))
+    found: dict[tuple[bool, Region], Recipe] = {}
+
+    def best(upright: bool, sides: Sequence[int]) -> Recipe | None:
+        tried = [
+            recipe
+            for side in sides
+            for down in (False, True)
+            for recipe in _tried(
+                images, outputs, upright, Region(kind="cover", side=side, down=down), next(iter(METHODS))
+            )
+        ]
+        return min(tried, key=lambda one: one.left, default=None)
+
+    for upright in (False, True) if turned else (False,):
+        coarse = best(upright, range(short, 2 * short + 1, step))
+        if coarse is None:
+            continue
+        near = range(max(short, coarse.region.side - step), coarse.region.side + step + 1)
+        fine = best(upright, near) if step > 1 else coarse
+        assert fine is not None
+        found[upright, fine.region] = fine
+    return found
 
 
 def _apart(one: Recipe, other: Recipe) -> int:

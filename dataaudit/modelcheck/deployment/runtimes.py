@@ -75,8 +75,8 @@ def open_deployed(thing: Any) -> Deployed:
 
     Args:
         thing: a file (``.onnx``, ``.pt2`` of ``torch.export.save``, TorchScript, ``.xml`` of OpenVINO), a
-            ``module:attribute`` of a module or function, a module, an exported program, or any callable that
-            takes tensors (or arrays) and returns them.
+            ``module:attribute`` of a module or function, a module, an exported program, a model of OpenVINO,
+            or any callable that takes tensors (or arrays) and returns them.
 
     Raises:
         InputError: no such file, or one that isn't what its name says.
@@ -117,6 +117,8 @@ def _needs_nothing(function: Any) -> bool:
 def _of_object(thing: Any, name: str, path: Path | None) -> Deployed:
     if isinstance(thing, torch.export.ExportedProgram):
         return _exported(thing, name, path)
+    if type(thing).__module__.split(".")[0] == "openvino" and hasattr(thing, "outputs"):
+        return _openvino_model(thing, name, path)
     if isinstance(thing, nn.Module):
         script = isinstance(thing, torch.jit.ScriptModule)
         return Deployed(
@@ -134,16 +136,28 @@ def _of_object(thing: Any, name: str, path: Path | None) -> Deployed:
 
 def precision_of(module: nn.Module) -> torch.dtype:
     """The lowest floating type of a module's weights; ``torch.qint8`` where parts of it are quantised."""
-    for part in module.modules():
-        if "quantized" in type(part).__module__ or "quantized" in str(getattr(part, "original_name", "")):
-            return torch.qint8
+    if any("quantized" in _kind(part) for part in module.modules()):
+        return torch.qint8
     found = [one.dtype for one in [*module.parameters(), *module.buffers()] if one.is_floating_point()]
     return max(found, key=lambda dtype: _LOW.get(dtype, 1), default=torch.float32)
 
 
+def _kind(part: nn.Module) -> str:
+    """Where the class of a module is written, also of a scripted one."""
+    compiled: Any = getattr(part, "_c", None)
+    if isinstance(part, torch.jit.ScriptModule) and compiled is not None:
+        return str(compiled._type().qualified_name())
+    return type(part).__module__
+
+
 def parameter_bytes(module: nn.Module) -> int | None:
-    """Bytes of a module's parameters and buffers, or None for a quantised one, which hides them."""
+    """Bytes of a module's parameters and buffers; None where it doesn't show them."""
     found = [*module.parameters(), *module.buffers()]
+    if precision_of(module) == torch.qint8:
+        try:
+            found = list(tensors(module.state_dict()))
+        except RuntimeError:  # scripted modules pack them
+            return None
     return sum(one.numel() * one.element_size() for one in found) if found else None
 
 
@@ -265,6 +279,15 @@ def _openvino(path: Path) -> Deployed:
         compiled = openvino.compile_model(str(path), "CPU", {"INFERENCE_NUM_THREADS": 1})
     except Exception as error:
         raise InputError(f"OpenVINO can't load it: {_said(error)}", where=path) from error
+    return _openvino_model(compiled, str(path), path)
+
+
+def _openvino_model(thing: Any, name: str, path: Path | None) -> Deployed:
+    """A model of OpenVINO, compiled or not."""
+    import openvino
+
+    read = not hasattr(thing, "create_infer_request")
+    compiled = openvino.compile_model(thing, "CPU", {"INFERENCE_NUM_THREADS": 1}) if read else thing
     named = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16, "f64": torch.float64}
     slots = tuple(
         Slot(
@@ -279,15 +302,19 @@ def _openvino(path: Path) -> Deployed:
         out = compiled([one.detach().cpu().numpy() for one in inputs])
         return tuple(torch.as_tensor(out[at].copy()) for at in range(len(compiled.outputs)))
 
-    weights = path.with_suffix(".bin")
     used = str(compiled.get_property("INFERENCE_PRECISION_HINT"))
     found = re.search(r"(bf16|f16|bfloat16|float16)", used)
     lower = {"bf16": torch.bfloat16, "bfloat16": torch.bfloat16, "f16": torch.float16}
     return Deployed(
-        name=str(path), runtime=f"OpenVINO {version('openvino')}", run=run, slots=slots, path=path,
+        name=name, runtime=f"OpenVINO {version('openvino')}", run=run, slots=slots, path=path,
         precision=torch.float32 if found is None else lower.get(found[1], torch.float16),
-        size=path.stat().st_size + (weights.stat().st_size if weights.is_file() else 0),
+        size=None if path is None else _size_with_weights(path),
     )  # fmt: skip
+
+
+def _size_with_weights(path: Path) -> int:
+    weights = path.with_suffix(".bin")
+    return path.stat().st_size + (weights.stat().st_size if weights.is_file() else 0)
 
 
 def missing(package: str, why: str, extra: str = "onnx") -> MissingDependencyError:

@@ -56,6 +56,14 @@ class Values:
     weights: Mapping[str, torch.Tensor]
 
 
+_SAME = {
+    torch.ops.aten.t.default,
+    torch.ops.aten.transpose.int,
+    torch.ops.aten.detach.default,
+    torch.ops.aten.alias.default,
+}
+
+
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes each operation, its scope, and a copy of what it wrote."""
 
@@ -63,7 +71,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.names: dict[tuple[int, int], str] = {}
         self.alive: list[torch.Tensor] = []
-        self.weights, self.scopes = weights, [""]
+        self.weights, self.scopes = dict(weights), [""]
         self.steps: list[Step] = []
         self.values: dict[str, torch.Tensor] = {}
 
@@ -85,6 +93,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given = [*tensors([args, kwargs])]
         inputs = tuple(filter(None, map(self.name, given)))
         out = func(*args, **(kwargs or {}))
+        if given and isinstance(out, torch.Tensor) and func in _SAME and id(given[0]) in self.weights:
+            # A weight that is only read the other way round keeps its name
+            self.weights[id(out)] = self.weights[id(given[0])]
+            self.alive.append(out)
+            return out
         outputs = tuple(self.note(one) for one in tensors(out))
         settings = dict(zip((one.name for one in func._schema.arguments), args, strict=False))
         settings.update(kwargs or {})

@@ -107,6 +107,103 @@ def test_weights_of_another_checkpoint_are_named_by_their_layer(tmp_path: Path) 
     assert "mix.weight" in said(found)
 
 
+@pytest.mark.parametrize("make", [lambda model: model, traced, exported])
+def test_tensors_with_other_values_are_named_in_modules_too(make: Callable[[nn.Module], Any]) -> None:
+    other = Small()
+    with torch.no_grad():
+        other.head.weight.mul_(1.5)
+    found = compare(make(other)).findings
+    assert [(item.code, item.item_id) for item in found] == [("DEP009", "head")]
+    assert "1 of 9 tensors" in found[0].message or "1 of 10 tensors" in found[0].message
+
+
+def test_a_checkpoint_that_was_not_loaded_is_told_from_another_one() -> None:
+    other = Small()
+    for part in other.modules():
+        if isinstance(part, (nn.Conv2d, nn.Linear)):
+            part.reset_parameters()
+    other.norm.reset_running_stats()
+    nn.init.normal_(other.norm.weight)
+    nn.init.normal_(other.norm.bias)
+    assert "load_state_dict(..., strict=True)" in compare(other).findings[0].message
+
+
+def test_an_activation_in_another_approximation_is_named_by_its_layer() -> None:
+    class Gelu(nn.Module):
+        def __init__(self, approximate: str) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.last = nn.Conv2d(3, 4, 3), nn.Linear(4, 5)
+            self.act = nn.GELU(approximate=approximate)
+            nn.init.normal_(self.first.weight)
+            nn.init.zeros_(self.last.bias)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.act(self.first(x))[:, :, 0, 0])
+
+    found = compare(Gelu("tanh").eval(), Gelu("none").eval()).findings
+    assert [(item.code, item.item_id) for item in found] == [("DEP001", "act")]
+
+
+def test_openvino_is_taken_as_a_file_and_as_a_model(tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = openvino.convert_model(Small(), example_input=images(2))
+        openvino.save_model(made, tmp_path / "m.xml")
+    for deployed in (str(tmp_path / "m.xml"), made, openvino.compile_model(made, "CPU")):
+        found = compare(deployed)
+        assert found.deployed.runtime.startswith("OpenVINO")
+        assert said(found) == ""
+
+
+class Wide(nn.Module):
+    """Linear layers, which dynamic quantisation is for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = nn.Linear(768, 64), nn.Linear(64, 5)
+        self.eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.first(x.flatten(1)).relu())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_dynamic_quantisation_of_pytorch_is_known_also_when_scripted() -> None:
+    made = torch.ao.quantization.quantize_dynamic(Wide(), {nn.Linear}, dtype=torch.qint8)
+    for deployed in (made, torch.jit.script(made)):
+        found = compare(deployed, Wide())
+        assert found.deployed.precision == torch.qint8
+        assert said(found) == ""
+    size = compare(made, Wide()).sizes[1]
+    assert size is not None
+    assert size < 60_000
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_static_quantisation_of_onnx_runtime_is_silent_unless_badly_calibrated(tmp_path: Path) -> None:
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    file = save_onnx(Small(), tmp_path / "float.onnx")
+
+    def quantized(name: str, calibration: torch.Tensor) -> Path:
+        class Reader(quantization.CalibrationDataReader):  # type: ignore[name-defined, misc]
+            def __init__(self) -> None:
+                self.rest = iter([{"image": part.numpy()} for part in calibration.split(4)])
+
+            def get_next(self) -> Any:
+                return next(self.rest, None)
+
+        quantization.quantize_static(str(file), str(tmp_path / name), Reader())
+        return tmp_path / name
+
+    x = images(32)
+    good = compare(quantized("good.onnx", x), x=x)
+    assert (said(good), good.deployed.precision) == ("", torch.qint8)
+    assert compare(quantized("bad.onnx", x * 0.02), x=x).findings[0].code == "DEP002"
+
+
 def test_another_epsilon_of_batch_norm_is_named(tmp_path: Path) -> None:
     other = Small()
     other.norm.running_var.fill_(1e-4)

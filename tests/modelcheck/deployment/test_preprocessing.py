@@ -153,6 +153,21 @@ def test_the_only_change_is_said_to_be_enough(photographs: list[Path]) -> None:
     assert "This alone makes both equal." in found.findings[0].message
 
 
+def test_a_resize_to_an_unusual_side_before_the_crop_is_found(photographs: list[Path]) -> None:
+    def unusual(path: str) -> torch.Tensor:
+        image = Image.open(path).convert("RGB")
+        return NORMALISE(tensor(TF.center_crop(TF.resize(image, 59), 48)))
+
+    def scaled(path: str) -> torch.Tensor:
+        image = Image.open(path).convert("RGB")
+        return tensor(TF.center_crop(TF.resize(image, 59), 48)) * 2 - 1
+
+    found = preprocessing(unusual, scaled, photographs)
+    assert str(found.training.recipe.region) == "shorter side to 59, centre crop"
+    assert [item.code for item in found.findings] == ["DEP012"]
+    assert "-1 to 1 (mean 0.5, deviation 0.5 of 0 to 1)" in found.findings[0].message
+
+
 def test_of_two_steps_each_is_a_finding_with_what_is_left(photographs: list[Path]) -> None:
     found = preprocessing(training, with_pixels(lambda x: x.flip(0)), photographs)
     assert [item.code for item in found.findings] == ["DEP012", "DEP010"]
