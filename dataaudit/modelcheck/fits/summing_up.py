@@ -12,7 +12,8 @@ from dataaudit.modelcheck.families import trn_curves as curves
 from dataaudit.modelcheck.fits.gradients_seen import CODES, GradientWatch
 from dataaudit.modelcheck.reporting import ModelReport, Picture, Table
 from dataaudit.modelcheck.runs import checking
-from dataaudit.modelcheck.runs.histories import History
+from dataaudit.modelcheck.runs.drawing import plot
+from dataaudit.modelcheck.runs.histories import History, pairs_of
 from dataaudit.types import Finding
 
 __all__ = ["brief", "report_of"]
@@ -58,13 +59,13 @@ def report_of(
         # Statistics of gradients are no fault of a set-up that learns its batch
         found += watch.judge(statistics=not learned)
         skipped = {code: why for code, why in skipped.items() if code not in CODES}
-        if watch.points:
-            parts.append(watch.table())
     curved = _curves(history)
     if curved is not None:
         follows, cause = _following(found, curved.items)
         found += [item for item in curved.items if item not in follows]
         parts += curved.parts
+        if not any(isinstance(part, Picture) for part in curved.parts):
+            parts.append(Picture(title="Curves", png=plot(history, pairs_of(history), [])))
         skipped |= curved.skipped
         if follows and cause is not None:
             rows = tuple((item.code, item.item_id, str(item.evidence.get("what"))) for item in follows)
@@ -72,6 +73,8 @@ def report_of(
                                note=f"Explained by {cause.code} {cause.item_id}."))  # fmt: skip
     else:
         skipped |= dict.fromkeys(checking.CODES, "no loss or metric was logged")
+    if watch is not None and watch.points:
+        parts.append(watch.table())
     known = [item.code for item in found]
     skipped = {code: why for code, why in skipped.items() if code not in known}
     first = {item.key: item for item in reversed(found)}
@@ -89,7 +92,7 @@ def report_of(
         codes=tuple(dict.fromkeys((*suite.CODES, *CODES, *checking.CODES))),
         facts=[*(() if sanity is None else sanity.facts), *said],
         parts=[*parts, *(() if sanity is None else sanity.parts)],
-        skipped=skipped, params={"watching": share},
+        skipped=skipped, params={"watching": round(share, 5)},
         timings={**timings, "before": max(checked - sum(timings.values()), 0.0), "training": trained},
     )  # fmt: skip
 
