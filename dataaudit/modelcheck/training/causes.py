@@ -60,7 +60,8 @@ def _searched(bench: Bench, seen: Paths, run: Run, noise: Randomness) -> Iterato
     """Everything is changed together, and then less and less of it."""
     model = bench.setup.model
     odd_scale = scale_fault(seen.events.entry) is not None
-    every = Change(unfreeze=bool(seen.frozen), norms=bool(frozen_norms(model)), no_decay=True,
+    every = Change(unfreeze=bool(seen.frozen), norms=bool(frozen_norms(model)),
+                   no_decay=weights.decay_of(bench.setup) > 0,
                    no_dropout=bool(seen.events.dropouts), fresh_optimizer=1e-3, same_seed=noise.any,
                    standardised=odd_scale)  # fmt: skip
     fresh = replace(every, fresh_weights=True)
@@ -81,7 +82,7 @@ def _searched(bench: Bench, seen: Paths, run: Run, noise: Randomness) -> Iterato
         yield weights.deepest(bench, seen, run, least)
         return
     single = bench.first(_singles(bench, seen, run, noise))
-    if single is None and bench.left > 0:
+    if single is None:
         single = _smallest(bench, wide)
     yield weights.said(bench, run, single, seen, noise)
 
@@ -141,9 +142,11 @@ def _smallest(bench: Bench, change: Change) -> Change | None:
     """`change` less all that isn't needed; None where time is up before that is known."""
     for part in change.parts():
         less = change.without(part)
+        if less == Change():
+            break
         if bench.left <= 0:
             return None
-        if less != Change() and bench.run(less).learned:
+        if bench.run(less).learned:
             change = less
     return change
 

@@ -70,8 +70,9 @@ class LayerGradient:
 
     @property
     def largest(self) -> float:
-        """The largest update that counts: the first may be up to twice as large as the others'."""
-        return max(self.update, max(self.updates, default=0.0) / 2)
+        """The largest update that counts: one step may be twice as large, and far more from next to 0."""
+        small = min(self.weights, default=0.0) < 1e-3 * math.sqrt(self.size)
+        return self.update if small else max(self.update, max(self.updates) / 2)
 
     @property
     def update(self) -> float:
