@@ -214,7 +214,7 @@ def harmless(item: Finding, matching: bool = False) -> bool:
     """
     evidence = item.evidence
     if item.code == "TRN021":
-        return float(evidence.get("ratio", 0.0)) > 1e-8
+        return float(evidence.get("ratio", 0.0)) > 1e-6
     if item.code == "TRN022":
         return float(evidence.get("ratio", 0.0)) < 1e8
     if item.code == "TRN023":

@@ -319,7 +319,7 @@ def _findings(model: nn.Module, ended: Sequence[Layer], n: int) -> list[Finding]
         return []
     # What a layer deep inside puts out alone may be constant, such as a table of positions: what counts is
     # the first after which it stays so
-    stays = [layer for layer in ended if layer.constant]
+    stays = _stays_constant(ended)
     if stays[0] is last and not last.leaf and not _varies(ended):
         return []  # the signal fades from layer to layer, as in deep networks before training
     name = stays[0].name or stays[0].type
@@ -349,6 +349,12 @@ def _findings(model: nn.Module, ended: Sequence[Layer], n: int) -> list[Finding]
             evidence={"type": stays[0].type, "mean": stays[0].mean},
         )
     ]
+
+
+def _stays_constant(ended: Sequence[Layer]) -> list[Layer]:
+    """The constant layers after the last that tells the samples apart, in order."""
+    after = next((at for at in reversed(range(len(ended))) if ended[at].constant is False), -1)
+    return [layer for layer in ended[after + 1 :] if layer.constant]
 
 
 def _norm_of_one(layer: Layer) -> Finding:
