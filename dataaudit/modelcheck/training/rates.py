@@ -203,6 +203,9 @@ def rate_fits_batch(
 ) -> list[Finding]:
     """TRN031: whether learning rate and batch size fit, by the linear (SGD) or square-root rule (Adam).
 
+    The linear rule held for SGD with momentum up to batches of 8,192 (with warm-up); the square-root rule
+    follows for Adam and RMSprop, whose step doesn't grow with the gradient.
+
     Args:
         optimizer: it, or the name of its class.
         batch_size: samples a step, over all processes and accumulated batches.
@@ -211,6 +214,9 @@ def rate_fits_batch(
 
     Raises:
         InputError: the batch size isn't positive, or no rate is known.
+
+    Reference: Goyal et al., "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour", 2017; Malladi et
+    al., "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms", NeurIPS 2022.
 
     >>> [item.code for item in rate_fits_batch("SGD", 8, rate=0.4)], rate_fits_batch("AdamW", 32, rate=1e-3)
     (['TRN031'], [])

@@ -93,7 +93,8 @@ def setup_of(
     """The set-up that the arguments of a check describe.
 
     Raises:
-        InputError: nothing says what the loss is, there are no targets, or there is nothing to learn.
+        InputError: nothing says what the loss is, there are no targets, there is nothing to learn, or the
+            weights are sharded over processes.
     """
     batch = inputs if isinstance(inputs, Batch) else Batch(inputs=inputs, targets=targets)
     wanted = batch.targets if targets is None else targets
@@ -103,6 +104,7 @@ def setup_of(
         raise InputError("There are no targets.", fix="Give labels: --data DIR with labels, or --loader.")
     if not any(True for _ in model.parameters()):
         raise InputError(f"{type(model).__name__} has no parameters; there is nothing to train.")
+    _refuse_sharded(model)
     # Functions that make an optimizer often freeze layers, or draw weights anew
     before = Kept(model, loss) if optimizer is not None and not isinstance(optimizer, Optimizer) else None
     try:
@@ -116,6 +118,15 @@ def setup_of(
         optimizer=made, own_optimizer=optimizer is not None, scaler=scaler, sample_ids=batch.sample_ids,
         before=before,
     )  # fmt: skip
+
+
+def _refuse_sharded(model: nn.Module) -> None:
+    kinds = {type(one).__name__ for one in (*model.modules(), *model.parameters())}
+    if kinds & {"FullyShardedDataParallel", "DTensor"}:
+        raise InputError(
+            f"The weights of {type(model).__name__} are sharded (FSDP): a check can't put them back.",
+            fix="Check the model before fully_shard or FullyShardedDataParallel is applied.",
+        )
 
 
 def make_optimizer(optimizer: Optimizer | MakeOptimizer | None, model: nn.Module) -> Optimizer:
