@@ -1,10 +1,11 @@
 """The figures of the README: human labels, dataaudit's fixes and the truth as three versions of CIFAR-10H.
 
-    python cifar10h.py CIFAR10H work/ && cd work && python ../train.py -m data.path=photos data.version=v1,v2,v3 \\
-        data.trusted=v3 seed=0,1,2 model.image_size=64
+    python cifar10h.py CIFAR10H work/
+    python train.py -m data.path=work/photos data.version=v1,v2,v3 seed=0,1,2 model.image_size=64
 
-CIFAR10H holds images/ and human_counts.csv, a column of votes a class. v1 has the label of one person an image,
-drawn at random; v2 is v1 after the fixes that an audit of it suggests, and nobody reviews them; v3 is the truth.
+CIFAR10H holds images/ and human_counts.csv, a column of votes a class. v1 has the label that one person gave
+each image, drawn at random; v2 is v1 after the surest fixes that an audit of it suggests, and nobody reviewed
+them; v3 is the truth.
 """
 
 import argparse
@@ -16,9 +17,11 @@ import pandas as pd
 
 import dataaudit as da
 
+MIN_PROBABILITY = 0.8
+
 
 def draw(source: Path, n: int, *, hard: bool, seed: int = 0) -> pd.DataFrame:
-    """Columns path, split, truth, given: `n` images to train on and as many to test on, drawn at random.
+    """Columns path, file, truth, given, split: `n` images to train on and `n` to test on.
 
     Args:
         source: CIFAR10H.
@@ -31,7 +34,8 @@ def draw(source: Path, n: int, *, hard: bool, seed: int = 0) -> pd.DataFrame:
     columns = [name for name in votes if name.startswith("h_")]
     shares = votes[columns].div(votes[columns].sum(axis=1), axis=0).to_numpy()
     drawn = [columns[chance.choice(len(columns), p=row)].removeprefix("h_") for row in shares]
-    rows = pd.DataFrame({"path": votes["path"], "truth": votes["label_name"], "given": drawn})
+    names = [f"{number:05d}.jpg" for number in votes["index"]]  # one name for one image, in all classes
+    rows = pd.DataFrame({"path": votes["path"], "file": names, "truth": votes["label_name"], "given": drawn})
     order = np.argsort(shares.max(axis=1), kind="stable") if hard else chance.permutation(len(rows))
     chosen = rows.iloc[chance.permutation(order[: 2 * n])]
     return chosen.assign(split=["train"] * n + ["test"] * n).reset_index(drop=True)
@@ -40,8 +44,8 @@ def draw(source: Path, n: int, *, hard: bool, seed: int = 0) -> pd.DataFrame:
 def place(rows: pd.DataFrame, source: Path, folder: Path, column: str) -> None:
     """The images below split and class; what stood there before goes."""
     shutil.rmtree(folder, ignore_errors=True)
-    for path, split, name in rows[["path", "split", column]].itertuples(index=False):
-        file = folder / split / name / Path(path).name
+    for path, own, split, name in rows[["path", "file", "split", column]].itertuples(index=False):
+        file = folder / split / name / own
         file.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / path, file)
 
@@ -57,15 +61,15 @@ def main() -> None:
 
     place(rows, given.source, folder, "given")
     da.commit(folder, message="one person's label an image", progress=False)
-    plan = da.plan(da.audit(folder, progress=False))
+    plan = da.plan(da.audit(folder, progress=False), min_probability=MIN_PROBABILITY)
     da.apply(plan, reviewer="nobody")
     da.commit(folder, message=f"{len(plan)} fixes as dataaudit suggests them", progress=False)
-    left = {file.name: (file.parts[-3], file.parts[-2]) for file in folder.glob("*/*/*.jpg")}
-    fixed = rows.assign(now=[left.get(Path(path).name, ("", ""))[1] for path in rows["path"]])
+    left = {file.name: file.parent.name for file in folder.glob("*/*/*.jpg")}
+    fixed = rows.assign(now=rows["file"].map(left).fillna(""))
     for split, part in fixed.groupby("split"):
         there = part[part["now"] != ""]
-        print(f"{split}: {len(part)} images; wrong labels: v1 {(part['given'] != part['truth']).mean():.1%}, "
-              f"v2 {(there['now'] != there['truth']).mean():.1%} of the {len(there)} that are left")  # fmt: skip
+        before, after = (part["given"] != part["truth"]).mean(), (there["now"] != there["truth"]).mean()
+        print(f"{split}: {len(part)} images, {before:.1%} wrong in v1; {len(there)}, {after:.1%} wrong in v2")
     place(rows, given.source, folder, "truth")
     da.commit(folder, message="the truth", progress=False)
 

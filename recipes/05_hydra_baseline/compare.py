@@ -20,6 +20,7 @@ from scipy import stats
 
 from dataaudit.errors import DataAuditError, InputError
 from dataaudit.modelcheck import ModelReport, baselines, curves
+from dataaudit.report.text import plural
 
 LEVEL = 0.05
 CURVES = ("train_", "val_", "lr")
@@ -219,7 +220,7 @@ def to_text(runs: Sequence[Run], made: Sequence[Difference], found: ModelReport 
             )
         lines += [f"  {line}" for line in _classes(each, first)]
     if found is not None:
-        lines += ["", f"Curves: {len(found.items)} findings in {len(runs)} runs"]
+        lines += ["", f"Curves: {plural(len(found.items), 'finding')} in {plural(len(runs), 'run')}"]
         lines += [f"  {item.code} {item.item_id}: {item.evidence['what']}" for item in found.items[:10]]
         if len(found.items) > 10:
             lines.append(f"  and {len(found.items) - 10} more: dataaudit model curves on the folder of a run")

@@ -35,7 +35,7 @@ def efficientnet_lite0(n_classes: int, image_size: int) -> nn.Module:
 
     network = load_lite(0)  # it scales the bytes itself
     network.classifier = nn.Linear(network.classifier.in_features, n_classes)
-    return ChannelsLast(network.requires_grad_(True))
+    return ChannelsLast(network.requires_grad_(True).train())  # it comes ready to predict
 
 
 def small(n_classes: int, image_size: int) -> nn.Module:
