@@ -45,7 +45,7 @@ FLAT_CURVE = rule(
     text="""The training loss doesn't move from the start.
 
     Flagged: over the whole run the level changes by less than 1%, by less than 2% without a trend that stands
-    out of the noise, or by less than 4% while validation gains nothing. The finding says when the level is
+    out of the noise, or by less than 10% while validation gains nothing. The finding says when the level is
     that of guessing (the logarithm of a number of classes).
 
     Change: ``dataaudit model overfit``: no gradient, parameters that the optimizer doesn't have, a rate that
@@ -57,7 +57,8 @@ OSCILLATING_CURVE = rule(
     text="""The loss swings up and down and doesn't settle.
 
     Flagged: in the second half of the run an averaged curve swings about its trend by more than a quarter of
-    all that the loss has fallen, and by more than a tenth of its level.
+    all that the loss has fallen, and by more than a tenth of its level; half of it is enough where the
+    validation accuracy takes multiples of 1/60 or more only, as with so few samples.
 
     Change: a lower learning rate, a larger batch, a schedule that decays; where only validation swings, a
     larger validation set, or an average of the weights.

@@ -29,13 +29,13 @@ _SHAPES: tuple[tuple[Callable[[Sight], Sign | None], frozenset[str]], ...] = (
     (signs.flat, frozenset({"TRN051", "TRN052"})),
     (signs.oscillating, _BAD),
     (signs.spikes, frozenset({"TRN050", "TRN051", "TRN054"})),
-    (signs.plateau, _BAD | {"TRN054", "TRN059"}),
     (gaps.perfect_validation, frozenset({"TRN052"})),
     (gaps.validation_collapsed, _BAD),
     (gaps.overfitting, _BAD | {"TRN063"}),
-    (gaps.underfitting, _BAD | {"TRN054", "TRN055", "TRN059", "TRN060", "TRN063"}),
-    (gaps.stopped_early, _BAD | {"TRN054", "TRN055", "TRN056", "TRN059", "TRN063"}),
     (gaps.validation_better, _BAD | {"TRN062"}),
+    (gaps.underfitting, _BAD | {"TRN054", "TRN055", "TRN058", "TRN059", "TRN063"}),
+    (signs.plateau, _BAD | {"TRN054", "TRN056", "TRN059"}),
+    (gaps.stopped_early, _BAD | {"TRN054", "TRN055", "TRN056", "TRN059", "TRN063"}),
 )
 
 

@@ -221,11 +221,15 @@ def validation_better(see: Sight) -> Sign | None:
     ratio = see.val / np.minimum(train, later)
     late, below = float(np.median(ratio[half:])), float((ratio[half:] < 0.9).mean())
     scale = max(see.val.max(), train.max())
-    if late > 0.75 or below < 0.9 or float(np.median(train[half:])) < 0.02 * scale:
-        return None
     shares, early = _shares(see.metric), float(np.median(ratio[:3]))
-    alike = shares is not None and 1 - shares[1] >= 0.75 * (1 - shares[0])
-    steady = early < 0.75 and abs(late / early - 1) < 0.15
+    # Where training is poor too and the answers are better, a smaller gap tells
+    held_back = shares is not None and shares[0] < 0.7 and 1 - shares[1] < 0.85 * (1 - shares[0])
+    if late > (0.85 if held_back else 0.75) or below < (0.75 if held_back else 0.9):
+        return None
+    if float(np.median(train[half:])) < 0.02 * scale:
+        return None
+    alike = shares is not None and 1 - shares[1] >= 0.75 * (1 - shares[0]) and not held_back
+    steady = early < 0.75 and late < 0.6 and abs(late / early - 1) < 0.15
     if alike and not steady:
         return None  # the answers are no better: a term that is part of the training loss alone
     name = see.pair.names[1] or see.pair.quantity

@@ -190,7 +190,7 @@ def diverging(see: Sight) -> Sign | None:
 def flat(see: Sight) -> Sign | None:
     """The training loss stays where it began."""
     y = see.train
-    if len(y) < FEWEST or _good(see.metric, 0.9):
+    if len(y) < FEWEST or _good(see.metric, 0.9) or _learns(see.metric):
         return None
     start, end = shapes.ends(y)
     _, p = shapes.trend(y)
@@ -223,10 +223,31 @@ def _still(see: Sight, change: float) -> bool:
     if gained < 0.01 * level:
         return True
     tau, p = shapes.trend(y)
-    if gained <= max(0.02 * level, 1.5 * sigma) and not (p < 0.02 and tau < 0):
+    if gained <= max(0.02 * level, 1.5 * sigma) and not (p < 0.05 and tau < 0):
         return True
     # Where validation gains nothing, what little training gains is known by heart
-    return see.top is None and gained < 0.04 * level and len(see.val) >= FEWEST and not _gains(see.val)
+    return see.top is None and gained < 0.1 * level and len(see.val) >= FEWEST and not _gains(see.val)
+
+
+def _learns(metric: Pair | None) -> bool:
+    """Whether a metric rises clearly over the run, whatever the noise of the loss hides."""
+    if metric is None:
+        return False
+    for _, values in (metric.train, metric.val):
+        y = values[np.isfinite(values)]
+        if len(y) < FEWEST:
+            continue
+        tau, p = shapes.trend(y)
+        start, end = shapes.ends(y)
+        if tau > 0 and p < 0.02 and end - start > 0.08 * (100.0 if y.max() > 1.5 else 1.0) and _holds(metric):
+            return True
+    return False
+
+
+def _holds(metric: Pair) -> bool:
+    """Whether validation takes part in what training learns; true where it wasn't logged."""
+    y = metric.val[1][np.isfinite(metric.val[1])]
+    return len(y) < FEWEST or _gains(-y)
 
 
 def _gains(y: Array) -> bool:
@@ -252,6 +273,8 @@ def oscillating(see: Sight) -> Sign | None:
         slow = turns < 0.5
         # Slow waves of a schedule that restarts end low: the rate explains them
         wide = sigma > max(0.25 * fell, 0.1 * abs(level)) or sigma > max(0.12 * fell, 0.5 * abs(level))
+        few = _samples_of(see.metric) if name == see.pair.names[1] else None
+        wide |= few is not None and sigma > max(0.12 * fell, 0.05 * abs(level))
         if not wide or (slow and _restarts(see.rate)):
             continue
         first, second = np.array_split(half, 2)  # means: the median of a swing is one of its ends
@@ -261,11 +284,28 @@ def oscillating(see: Sight) -> Sign | None:
         return Sign(
             rule=trn.OSCILLATING_CURVE, curve=name, score=0.15, at=(float(at[len(y) // 2]),),
             what=f"{name} swings by {sigma:.4g} (standard deviation) about {see.value(level):.4g} in the "
-            f"second half of the run, having gained {fell:.4g} in all.",
+            f"second half of the run, having gained {fell:.4g} in all."
+            + ("" if few is None else f" Its metric is in steps of 1/{few}: so few samples say little."),
             advice="Use a larger validation set, evaluate an average of the weights, or lower the rate."
             if alone else "Lower the learning rate, let it decay, or enlarge the batch.",
-            figures={"deviation": sigma, "level": level, "fell": fell, "turns": turns},
+            figures={"deviation": sigma, "level": level, "fell": fell, "turns": turns,
+                     **({} if few is None else {"validation_samples": few})},
         )  # fmt: skip
+    return None
+
+
+def _samples_of(metric: Pair | None) -> int | None:
+    """The number of validation samples, at most 60, of which every value of an accuracy is a multiple."""
+    if metric is None or "accuracy" not in metric.quantity.split():
+        return None
+    values = np.unique(metric.val[1][np.isfinite(metric.val[1])])
+    if len(values) < 4:
+        return None
+    shares = values / (100.0 if values.max() > 1.5 else 1.0)
+    for n in range(2, 61):
+        # As rounded to three digits, which logs often are
+        if np.abs(shares * n - np.round(shares * n)).max() < min(0.0006 * n, 0.05):
+            return n
     return None
 
 

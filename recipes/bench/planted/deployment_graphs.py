@@ -246,7 +246,7 @@ def _(data: Path):
 
 @planted(
     "images are flipped on the server by a function of numpy that reads them from the left",
-    kind="image mirrored", part="deployment", causes=["DEP001"], mentions=["mirror"],
+    kind="image mirrored", part="deployment", causes=["DEP001", "DEP015"], mentions=["mirror"],
 )  # fmt: skip
 def _(data: Path):
     x, y = images_of(data)

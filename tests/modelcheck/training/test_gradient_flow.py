@@ -87,6 +87,32 @@ def test_a_range_test_suggests_a_rate_and_finds_one_that_is_too_low() -> None:
     assert done.picture().png.startswith(b"\x89PNG")
 
 
+def test_a_rate_at_which_the_loss_grows_is_too_high() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 4))
+    done = rate_range(model, nn.MSELoss(), data()[0], torch.randn(len(data()[0]), 4), steps=60, high=1e3,
+                      optimizer=lambda each: torch.optim.SGD(each.parameters(), lr=100.0))  # fmt: skip
+    assert [item.code for item in done.findings] == ["TRN030"]
+    assert "The learning rate 100 is too high" in done.findings[0].message
+    assert done.diverges is not None
+    assert done.diverges < 100
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_gradients_under_autocast_are_those_without_scale(scaled: bool) -> None:
+    def step(model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+    torch.manual_seed(0)
+    model = torchvision.models.resnet18(num_classes=4)
+    scaler = torch.amp.GradScaler("cpu") if scaled else None
+    mixed = gradients(model, None, *data(), step=step, scaler=scaler)
+    whole = gradients(model, nn.CrossEntropyLoss(), *data())
+    assert (mixed.findings, mixed.skipped_steps) == ([], 0)
+    assert mixed.layers[-1].norms[0] == pytest.approx(whole.layers[-1].norms[0], rel=0.1)
+
+
 def test_rate_and_batch_size_follow_the_rule_of_the_optimizer() -> None:
     assert rate_fits_batch("SGD", 512, rate=0.2, reference=(0.1, 256)) == []
     assert rate_fits_batch("Adam", 1024, rate=2e-3, reference=(1e-3, 256)) == []
