@@ -354,7 +354,7 @@ def _(data: Path):
     return suite(vit(), nn.CrossEntropyLoss(reduction="none"), *cifar(data), optimizer=adam)
 
 
-@planted("cross entropy with a minus before it", kind="wrong sign", part="loss", causes=["TRN001"])
+@planted("cross entropy with a minus before it", kind="wrong sign", part="loss", causes=["TRN014"])
 def _(data: Path):
     def criterion(output: Tensor, labels: Tensor) -> Tensor:
         chosen = F.log_softmax(output, dim=1).gather(1, labels[:, None])
@@ -364,7 +364,7 @@ def _(data: Path):
 
 
 @planted("the dice score is minimised in place of one minus it", kind="wrong sign", part="loss",
-         causes=["TRN001"])  # fmt: skip
+         causes=["TRN014"])  # fmt: skip
 def _(data: Path):
     def dice(output: Tensor, target: Tensor) -> Tensor:
         p = torch.sigmoid(output)
