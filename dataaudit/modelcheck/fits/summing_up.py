@@ -64,8 +64,9 @@ def report_of(
         follows, cause = _following(found, curved.items)
         found += [item for item in curved.items if item not in follows]
         parts += curved.parts
-        if not any(isinstance(part, Picture) for part in curved.parts):
-            parts.append(Picture(title="Curves", png=plot(history, pairs_of(history), [])))
+        pairs = pairs_of(history)
+        if pairs and not any(isinstance(part, Picture) for part in curved.parts):
+            parts.append(Picture(title="Curves", png=plot(history, pairs, [])))
         skipped |= curved.skipped
         if follows and cause is not None:
             rows = tuple((item.code, item.item_id, str(item.evidence.get("what"))) for item in follows)

@@ -135,7 +135,7 @@ def test_an_activation_in_another_approximation_is_named_by_its_layer() -> None:
             torch.manual_seed(0)
             self.first, self.last = nn.Conv2d(3, 4, 3), nn.Linear(4, 5)
             self.act = nn.GELU(approximate=approximate)
-            nn.init.normal_(self.first.weight)
+            nn.init.normal_(self.first.weight, std=0.5)
             nn.init.zeros_(self.last.bias)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
