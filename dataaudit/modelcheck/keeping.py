@@ -229,7 +229,8 @@ class Kept:
         return copy
 
     def _script(self, module: torch.jit.ScriptModule) -> list[Any]:
-        modes = [(part, part.training) for part in module.modules()]
+        # A frozen script has no mode any more
+        modes = [(part, part.training) for part in module.modules() if hasattr(part, "training")]
 
         def undo() -> None:
             for part, mode in modes:

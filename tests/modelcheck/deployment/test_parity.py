@@ -145,6 +145,11 @@ def test_an_activation_in_another_approximation_is_named_by_its_layer() -> None:
     assert [(item.code, item.item_id) for item in found] == [("DEP001", "act")]
 
 
+def test_a_frozen_script_is_compared() -> None:
+    frozen = torch.jit.freeze(traced(Small().eval()))
+    assert compare(frozen).findings == ()
+
+
 def test_openvino_is_taken_as_a_file_and_as_a_model(tmp_path: Path) -> None:
     openvino = pytest.importorskip("openvino")
     with warnings.catch_warnings():
