@@ -170,12 +170,25 @@ def _indices(call: LossCall, classes: int) -> Iterator[Finding]:
             classes=classes,
         )
         return
+    yield from _weights(call, counted, classes)
+
+
+def _weights(call: LossCall, counted: torch.Tensor, classes: int) -> Iterator[Finding]:
+    """Weights of 0: one may stand for no label, most of the classes can't."""
     weight = call.options.get("weight")
-    if isinstance(weight, torch.Tensor) and weight.numel() == classes and not bool(weight[counted].any()):
-        yield found(
-            call,
-            mod.EVERYTHING_IGNORED,
-            "weight",
-            "The weight of every class in the batch is 0.",
-            "Check the order of the class weights.",
-        )
+    if not isinstance(weight, torch.Tensor) or weight.numel() != classes:
+        return
+    without = (weight == 0).nonzero().flatten().tolist()
+    if bool(weight[counted].any()) and len(without) <= max(1, classes // 2):
+        return
+    names = ", ".join(map(str, without[:5])) + (f" and {len(without) - 5} more" if len(without) > 5 else "")
+    lost = 1 - float((weight[counted] != 0).float().mean())
+    yield found(
+        call,
+        mod.EVERYTHING_IGNORED,
+        "weight",
+        f"{len(without)} of {classes} classes have weight 0 ({names}), and {lost:.0%} of the targets in the "
+        "batch are of these: the loss leaves them out.",
+        "Check the order and the computation of the class weights.",
+        share=lost,
+    )

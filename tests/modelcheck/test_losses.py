@@ -116,6 +116,9 @@ PLANTED: dict[str, tuple[nn.Module, Any, torch.Tensor, torch.Tensor, str]] = {
     "indices into bce": (Net(), LOGITS, X, Y, "MOD025"),
     "indices into mse": (Net(), nn.MSELoss(), X, Y, "MOD025"),
     "all ignored": (Net(), nn.CrossEntropyLoss(ignore_index=0), X, torch.zeros_like(Y), "MOD026"),
+    "weights of 0 but for one class": (
+        Net(), nn.CrossEntropyLoss(weight=torch.eye(C)[0]), X, Y, "MOD026",
+    ),
     "weights of 0": (Net(), nn.CrossEntropyLoss(weight=torch.zeros(C)), X, Y, "MOD026"),
     "one class": (Net(out=1), CE, X, torch.zeros_like(Y), "MOD026"),
     "argmax before the loss": (Net(lambda x: x.argmax(1).float()), nn.MSELoss(), X, Y.float(), "MOD026"),
@@ -156,6 +159,7 @@ def yolo_like(p: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
 HEALTHY: dict[str, tuple[nn.Module, Any, torch.Tensor, torch.Tensor]] = {
     "logits": (Net(), CE, X, Y),
     "logits, functional": (Net(), F.cross_entropy, X, Y),
+    "a class that stands for no label": (Net(), nn.CrossEntropyLoss(1 - torch.eye(C)[0]), X, Y),
     "label smoothing, weights": (Net(), nn.CrossEntropyLoss(torch.ones(C), label_smoothing=0.1), X, Y),
     "soft targets": (Net(), CE, X, EVEN),
     "one-hot rows as float": (Net(), CE, X, HOT.float()),

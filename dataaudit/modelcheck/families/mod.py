@@ -211,7 +211,8 @@ EVERYTHING_IGNORED = rule(
     text="""The loss leaves out every target, or nearly.
 
     Flagged: all targets, or more than 99 %, are ``ignore_index`` or of classes with weight 0; the mean over
-    none is NaN. Also a loss that is 0 or has no gradient whatever the model says.
+    none is NaN. Also weights of 0 for more than half of the classes, and a loss that is 0 or has no gradient
+    whatever the model says.
 
     Change: check ``ignore_index`` against the classes (0 is a class unless you keep it free), the mask, and
     the class weights.
