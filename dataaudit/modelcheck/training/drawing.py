@@ -19,6 +19,9 @@ def losses(values: Sequence[float], *, title: str) -> Picture:
     axes.plot(range(1, len(values) + 1), values, color="#2563eb", linewidth=1.5)
     axes.set_xlabel("step")
     axes.set_ylabel("loss")
+    finite = [value for value in values if abs(value) < float("inf")]
+    if finite and min(finite) >= 0:
+        axes.set_ylim(bottom=0)  # so that a loss that hardly moves is seen to be flat
     return Picture(title=title, png=_png(figure, axes), note=f"{values[0]:.4g} to {values[-1]:.4g}.")
 
 
