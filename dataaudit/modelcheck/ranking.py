@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from dataaudit.types import Finding
 
-__all__ = ["Settled", "explains", "harmless", "rank", "settle"]
+__all__ = ["Settled", "explains", "harmless", "rank", "settle", "with_rising_scores"]
 
 _STATISTICS = ("TRN021", "TRN022", "TRN023", "TRN024")
 _TRIALS = ("TRN004", "TRN005", "TRN008", "TRN009", "TRN010", "TRN011", "TRN012")
@@ -220,3 +220,12 @@ def harmless(item: Finding, matching: bool = False) -> bool:
     if item.code == "TRN023":
         return matching or float(evidence.get("share", 1.0)) < 1
     return item.code == "TRN024" and float(evidence.get("ratio", 0.0)) < 10
+
+
+def with_rising_scores(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings with scores that don't fall, as a report shows the lowest score first."""
+    least, ordered = 0.0, []
+    for item in findings:
+        least = max(least, item.score)
+        ordered.append(replace(item, score=least))
+    return ordered

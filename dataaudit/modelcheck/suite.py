@@ -111,7 +111,7 @@ class Sanity:
         below = {item.code for item in (*(item for item, _ in self.explained), *self.passed_over)}
         return ModelReport(
             name=name, command="sanity", codes=[code for code in CODES if code not in below],
-            items=_in_order(self.findings),
+            items=ranking.with_rising_scores(self.findings),
             facts=self.facts if self.overfit is None else (*self.facts, self.overfit.said),
             params=params or {}, parts=[*self._tables(), *(self._details() if whole else ())],
             skipped={code: skipped[code] for code in sorted(gone)}, timings=self.timings,
@@ -163,15 +163,6 @@ class Sanity:
 
 def _first_sentence(item: Finding) -> str:
     return str(item.evidence.get("what", item.message))
-
-
-def _in_order(findings: Sequence[Finding]) -> list[Finding]:
-    """The findings with scores that don't fall, as a report shows the lowest first."""
-    least, ordered = 0.0, []
-    for item in findings:
-        least = max(least, item.score)
-        ordered.append(replace(item, score=least))
-    return ordered
 
 
 def sanity(

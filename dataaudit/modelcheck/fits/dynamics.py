@@ -13,7 +13,6 @@ from torch.nn import functional
 
 __all__ = ["Dynamics", "ids_of", "joined"]
 
-Ids = Sequence[str]
 _NAMES = (
     "sample_id",
     "sample_ids",

@@ -10,6 +10,7 @@ from dataaudit.modelcheck import suite
 from dataaudit.modelcheck.families import trn
 from dataaudit.modelcheck.families import trn_curves as curves
 from dataaudit.modelcheck.fits.gradients_seen import CODES, GradientWatch
+from dataaudit.modelcheck.ranking import with_rising_scores
 from dataaudit.modelcheck.reporting import ModelReport, Picture, Table
 from dataaudit.modelcheck.runs import checking
 from dataaudit.modelcheck.runs.drawing import plot
@@ -50,7 +51,6 @@ def report_of(
         A report, the findings before training first, each code about each place once.
     """
     found = [] if sanity is None else list(sanity.items)
-    parts: list[Table | Picture] = []
     if sanity is None:
         skipped = dict.fromkeys(suite.CODES, reasons.get("sanity", "it was turned off"))
     else:
@@ -60,42 +60,47 @@ def report_of(
         found += watch.judge(statistics=not learned)
         skipped = {code: why for code, why in skipped.items() if code not in CODES}
     curved = _curves(history)
-    if curved is not None:
-        follows, cause = _following(found, curved.items)
-        found += [item for item in curved.items if item not in follows]
-        parts += curved.parts
-        pairs = pairs_of(history)
-        if pairs and not any(isinstance(part, Picture) for part in curved.parts):
-            parts.append(Picture(title="Curves", png=plot(history, pairs, [])))
-        skipped |= curved.skipped
-        if follows and cause is not None:
-            rows = tuple((item.code, item.item_id, str(item.evidence.get("what"))) for item in follows)
-            parts.append(Table(title="What follows from it", columns=("code", "about", "what"), rows=rows,
-                               note=f"Explained by {cause.code} {cause.item_id}."))  # fmt: skip
-    else:
+    follows, cause = _following(found, () if curved is None else curved.items)
+    parts: list[Table | Picture] = []
+    if curved is None:
         skipped |= dict.fromkeys(checking.CODES, "no loss or metric was logged")
+    else:
+        found += [item for item in curved.items if item not in follows]
+        skipped |= curved.skipped
+        parts += _of_curves(curved, history, follows, cause)
     if watch is not None and watch.points:
         parts.append(watch.table())
-    known = [item.code for item in found]
-    skipped = {code: why for code, why in skipped.items() if code not in known}
-    first = {item.key: item for item in reversed(found)}
-    least, ordered = 0.0, []
-    for key in dict.fromkeys(item.key for item in found):  # a report shows the lowest score first
-        least = max(least, first[key].score)
-        ordered.append(replace(first[key], score=least))
     share = spent / trained if trained > 0 else 0.0
     said = [*facts, f"watching took {share:.1%} of the training"]
     if "dynamics" in reasons:
         said.append(f"no training dynamics: {reasons['dynamics']}")
+    known = {item.code for item in found}
+    unique = {item.key: item for item in reversed(found)}  # of two about one place the first
     timings: dict[str, float] = {} if sanity is None else dict(sanity.timings)
     return ModelReport(
-        name=name, command="training", items=ordered,
+        name=name, command="training",
+        items=with_rising_scores([unique[key] for key in dict.fromkeys(item.key for item in found)]),
         codes=tuple(dict.fromkeys((*suite.CODES, *CODES, *checking.CODES))),
         facts=[*(() if sanity is None else sanity.facts), *said],
         parts=[*parts, *(() if sanity is None else sanity.parts)],
-        skipped=skipped, params={"watching": round(share, 5)},
+        skipped={code: why for code, why in skipped.items() if code not in known},
+        params={"watching": round(share, 5)},
         timings={**timings, "before": max(checked - sum(timings.values()), 0.0), "training": trained},
     )  # fmt: skip
+
+
+def _of_curves(
+    curved: ModelReport, history: History, follows: Sequence[Finding], cause: Finding | None
+) -> list[Table | Picture]:
+    """The tables and plots of the curves, with what follows from what was found before."""
+    parts, pairs = list(curved.parts), pairs_of(history)
+    if pairs and not any(isinstance(part, Picture) for part in parts):
+        parts.append(Picture(title="Curves", png=plot(history, pairs, [])))
+    if follows and cause is not None:
+        rows = tuple((item.code, item.item_id, str(item.evidence.get("what"))) for item in follows)
+        parts.append(Table(title="What follows from it", columns=("code", "about", "what"), rows=rows,
+                           note=f"Explained by {cause.code} {cause.item_id}."))  # fmt: skip
+    return parts
 
 
 def _curves(history: History) -> ModelReport | None:

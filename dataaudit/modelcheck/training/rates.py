@@ -16,7 +16,7 @@ from torch.optim.optimizer import Optimizer
 from dataaudit.errors import InputError
 from dataaudit.modelcheck.families import trn
 from dataaudit.modelcheck.findings import finding
-from dataaudit.modelcheck.inputs import Batch, Inputs, length
+from dataaudit.modelcheck.inputs import Batch, Inputs
 from dataaudit.modelcheck.keeping import kept
 from dataaudit.modelcheck.reporting import Picture
 from dataaudit.modelcheck.training.runs import take_step
@@ -255,8 +255,3 @@ def rate_fits_batch(
             },
         )
     ]
-
-
-def batch_size_of(batch: Batch) -> int:
-    """How many samples a batch holds."""
-    return length(batch.inputs)
